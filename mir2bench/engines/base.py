@@ -1,0 +1,249 @@
+"""What every engine offers, and `Worlds`, the batch of episodes that all views and all training run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from mir2bench.errors import ActionError
+from mir2bench.partition import Partition, sample_partition
+from mir2bench.registration import VariantSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Sizes and names of what an engine reads and writes.
+
+    Attributes:
+        n_agents: N.
+        observation_fields: O names; the last N are the one-hot agent id.
+        state_fields: S names; no agent ids.
+        action_dim: A; components of a continuous action, or the number of discrete actions.
+        discrete: whether one action is an integer in [0, A) rather than A numbers in [-1, 1].
+        action_fields: A names.
+    """
+
+    n_agents: int
+    observation_fields: tuple[str, ...]
+    state_fields: tuple[str, ...]
+    action_dim: int
+    discrete: bool
+    action_fields: tuple[str, ...]
+
+    @property
+    def obs_dim(self) -> int:
+        """O."""
+        return len(self.observation_fields)
+
+    @property
+    def state_dim(self) -> int:
+        """S."""
+        return len(self.state_fields)
+
+    def action_shape(self, batch: int, n_agents: int | None = None) -> tuple[int, ...]:
+        """Shape of a batch of joint actions: (B, N) for discrete worlds, else (B, N, A)."""
+        joint = (batch, self.n_agents if n_agents is None else n_agents)
+        return joint if self.discrete else (*joint, self.action_dim)
+
+
+class Engine(Protocol):
+    """The physics of one family for a batch of B worlds. It knows nothing of time limits, phi or Gymnasium.
+
+    After `reset` and `step` the arrays below hold the result; the engine overwrites them in place.
+
+    Attributes:
+        obs: (B, N, O) float32, agent id one-hot at the end.
+        state: (B, S) float32.
+        mask: (B, N, A) int8, 1 for each legal action; None in worlds without masks.
+        reward: (B,) float64, the team's reward of the last step.
+        channels: further rewards and facts of the last step, name -> (B,) float64.
+        terminated: (B,) bool, whether the last step ended the episode.
+        scripted_teams: name -> "module:Class" of scripted team policies (sanity rows).
+        scripted_traitors: name -> "module:Class" of scripted worst behaviours.
+        drawing: "module:function" that renders one world.
+    """
+
+    obs: np.ndarray
+    state: np.ndarray
+    mask: np.ndarray | None
+    reward: np.ndarray
+    channels: Mapping[str, np.ndarray]
+    terminated: np.ndarray
+    scripted_teams: ClassVar[Mapping[str, str]]
+    scripted_traitors: ClassVar[Mapping[str, str]]
+    drawing: ClassVar[str]
+
+    @classmethod
+    def layout(cls, n_agents: int, **engine_args: Any) -> Layout:
+        """Return sizes and names without building a world."""
+        ...
+
+    def reset(self, worlds: Sequence[int], generators: Sequence[np.random.Generator], initial_state: Any) -> None:
+        """Start new episodes in the given worlds and compute their observations.
+
+        Args:
+            worlds: indices into the batch.
+            generators: one per entry of `worlds`; every random start is drawn from its own.
+            initial_state: None for a random start, or the family's mapping of start values, used for all of `worlds`.
+                The random start is drawn all the same, so that later draws do not depend on it.
+        """
+        ...
+
+    def step(self, actions: np.ndarray) -> None:
+        """Advance all B worlds by one step; `actions` is (B, N, A) or (B, N)."""
+        ...
+
+    def snapshot(self, world: int) -> dict[str, np.ndarray]:
+        """Return a copy of one world's state, in the form that `initial_state` takes; also what drawing gets."""
+        ...
+
+
+class Worlds:
+    """B episodes of one variant: its engine, and one generator, one clock and one phi per world.
+
+    Args:
+        variant: what to simulate.
+        batch: B.
+        threads: threads for the physics; None lets the engine choose.
+
+    Attributes:
+        engine: the physics with its arrays (`obs`, `state`, `mask`, `reward`, `channels`, `terminated`).
+        truncated: (B,) bool, the time limit was reached by a world that did not terminate.
+        elapsed: (B,) int64, steps since reset.
+        phi: (B, N) int8.
+        illegal_actions: (B,) int64, masked actions replaced since reset (only where `strict` is off).
+    """
+
+    def __init__(self, variant: VariantSpec, batch: int, *, threads: int | None = None, strict: bool = True) -> None:
+        if batch < 1:
+            raise ValueError(f"batch must be 1 or more, but it is {batch}.")
+        self.variant = variant
+        self.batch = batch
+        self.strict = strict
+        self.layout: Layout = variant.layout
+        self.engine: Engine = variant.engine_class(batch, variant.n_agents, threads=threads, **variant.engine_args)
+        self.truncated = np.zeros(batch, dtype=bool)
+        self.elapsed = np.zeros(batch, dtype=np.int64)
+        self.phi = np.zeros((batch, variant.n_agents), dtype=np.int8)
+        self.illegal_actions = np.zeros(batch, dtype=np.int64)
+        self._generators: list[np.random.Generator | None] = [None] * batch
+
+    @property
+    def done(self) -> np.ndarray:
+        """(B,) bool: terminated or truncated."""
+        return self.engine.terminated | self.truncated
+
+    def generator(self, world: int) -> np.random.Generator:
+        """Return one world's generator; a fresh unpredictable one if that world was never seeded."""
+        generator = self._generators[world]
+        if generator is None:
+            generator = self._generators[world] = np.random.default_rng()
+        return generator
+
+    def reset(
+        self,
+        worlds: Sequence[int] | np.ndarray | None = None,
+        *,
+        seeds: Sequence[int | None] | None = None,
+        phi: object = None,
+        initial_state: Any = None,
+    ) -> None:
+        """Start new episodes.
+
+        Args:
+            worlds: indices of the worlds to reset; None for all.
+            seeds: one per entry of `worlds`; None keeps that world's generator.
+            phi: partition for all of `worlds`; None draws one from Phi^alpha with each world's generator. It is drawn
+                after the start, and drawn even when given, so that a seed's starts do not depend on phi.
+            initial_state: see `Engine.reset`.
+
+        Raises:
+            PartitionError, StateError: bad phi or start; nothing was changed then.
+        """
+        n, k = self.variant.n_agents, self.variant.n_adversaries
+        given = None if phi is None else Partition.parse(phi, n, k).to_array()
+        indices = range(self.batch) if worlds is None else [int(w) for w in worlds]
+        if seeds is not None:
+            for world, seed in zip(indices, seeds, strict=True):
+                if seed is not None:
+                    self._generators[world] = np.random.default_rng(seed)
+        generators = [self.generator(world) for world in indices]
+        self.engine.reset(indices, generators, initial_state)
+        for world, generator in zip(indices, generators, strict=True):
+            drawn = sample_partition(n, k, generator)
+            self.phi[world] = drawn.to_array() if given is None else given
+        index = list(indices)
+        self.elapsed[index] = 0
+        self.illegal_actions[index] = 0
+        self.truncated[index] = False
+        self.engine.terminated[index] = False
+
+    def step(self, actions: np.ndarray) -> None:
+        """Check the joint actions and advance every world by one step.
+
+        Args:
+            actions: (B, N, A) in [-1, 1], or (B, N) integers in [0, A).
+
+        Raises:
+            ActionError: wrong shape, not finite, out of range, or masked in strict mode; nothing was changed then.
+        """
+        actions = self.check_actions(actions)
+        self.engine.step(actions)
+        self.elapsed += 1
+        np.greater_equal(self.elapsed, self.variant.horizon, out=self.truncated)
+        self.truncated &= ~self.engine.terminated
+
+    def check_actions(self, actions: np.ndarray) -> np.ndarray:
+        """Return the actions to execute, or raise `ActionError`; see `step`."""
+        actions = np.asarray(actions)
+        expected = self.layout.action_shape(self.batch)
+        if actions.shape != expected:
+            raise ActionError(
+                f"joint actions have shape {actions.shape}, but {self.variant.id} expects {expected}: "
+                f"(worlds, agents{'' if self.layout.discrete else ', components'})."
+            )
+        if self.layout.discrete:
+            return self._check_discrete(actions)
+        if actions.dtype.kind not in "fiu":
+            raise ActionError(f"actions must be numbers in [-1, 1], but their dtype is {actions.dtype}.")
+        # One pass that is false for NaN, infinities and out-of-range values alike.
+        if not (np.abs(actions) <= 1.0).all():
+            _explain_bad_box(actions, self.variant.id)
+        return actions
+
+    def _check_discrete(self, actions: np.ndarray) -> np.ndarray:
+        if actions.dtype.kind not in "iu":
+            raise ActionError(f"discrete actions must be integers, but their dtype is {actions.dtype}.")
+        bad = (actions < 0) | (actions >= self.layout.action_dim)
+        if bad.any():
+            world, agent = np.argwhere(bad)[0]
+            raise ActionError(
+                f"agent {agent} of world {world} chose action {actions[world, agent]}, but actions of "
+                f"{self.variant.id} run from 0 to {self.layout.action_dim - 1}."
+            )
+        mask = self.engine.mask
+        if mask is None:
+            return actions
+        legal = np.take_along_axis(mask, actions[..., None].astype(np.int64), axis=-1)[..., 0] > 0
+        if legal.all():
+            return actions
+        if self.strict:
+            world, agent = np.argwhere(~legal)[0]
+            raise ActionError(
+                f"agent {agent} of world {world} chose action {actions[world, agent]}, which is not legal now: its "
+                f"mask is {mask[world, agent].tolist()}. Choose among the ones, or make the environment with "
+                "strict=False to have illegal actions replaced."
+            )
+        self.illegal_actions += (~legal).sum(axis=1)
+        # Illegal actions become the first legal one: no-op for the dead, stop for the living.
+        return np.where(legal, actions, mask.argmax(axis=-1))
+
+
+def _explain_bad_box(actions: np.ndarray, variant: str) -> None:
+    bad = np.argwhere(~(np.abs(actions) <= 1.0))
+    shown = "; ".join(f"world {w}, agent {a}, component {c}: {actions[w, a, c]}" for w, a, c in bad[:5].tolist())
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    raise ActionError(f"actions of {variant} must be finite and in [-1, 1], but {shown}{more}. Clip them first.")

@@ -1,0 +1,188 @@
+"""Rendezvous: N two-wheeled robots gather in a walled square (Huettenrauch et al. 2019, in the paper's variant).
+
+Each robot has a position in cm and a heading in rad. An action is the pair of wheel speeds (left, right) in [-1, 1];
+at full speed a wheel makes 15.0688 cm/s and the axle measures 5.685 cm, as on an e-puck2. A step lasts 0.1 s: ten
+Euler sub-steps of 0.01 s with the old heading, walls clip x and y in each. Robots do not collide.
+
+Reward: - mean over pairs of min(distance, R) / R - 0.001 * mean of squared raw actions, with R = 282 cm.
+
+Termination: all pairs closer than 1 cm and the mean squared planar velocity component below 0.01 (cm/s)^2.
+
+Differences from the authors' code:
+1. Their early stop and the 200-step time limit are the same `done`; here the first is a termination and the second a
+   truncation.
+2. Their starts come from numpy's global generator; here each world has its own.
+3. Heading advances by ten equal turns at once, and cos and sin of the sub-steps by rotation: equal to theirs to about
+   1e-13 a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mir2bench.engines.base import Layout
+from mir2bench.errors import StateError
+
+ARENA_SIZE = 200.0  # cm, side of the square
+COMM_RADIUS = 282.0  # cm, the unit of distances; larger than nearly every distance in the arena
+MARGIN = 0.05  # starts keep this share of the side away from each wall
+WHEEL_SPEED = 7.5344  # cm/s of the body per unit of (left + right)
+TURN_RATE = 2.65062  # rad/s of the body per unit of (right - left)
+DT = 0.01  # s per sub-step
+SUBSTEPS = 10  # sub-steps per step
+ACTION_COST = 0.001  # weight of the mean squared action
+
+_WORLDS_PER_THREAD = 128  # below this a thread costs more than it saves
+
+
+class RendezvousEngine:
+    """The rendezvous world for a batch of B teams; see the module's text for the physics.
+
+    Args:
+        batch: B.
+        n_agents: N.
+        threads: threads over the batch; None takes one per 128 worlds, at most one per core that numba may use.
+    """
+
+    scripted_teams: ClassVar[Mapping[str, str]] = {
+        "idle": "mir2bench.policies:IdlePolicy",
+        "random": "mir2bench.policies:RandomPolicy",
+        "centroid": "mir2bench.engines.rendezvous_scripted:CentroidTeam",
+    }
+    scripted_traitors: ClassVar[Mapping[str, str]] = {"flee": "mir2bench.engines.rendezvous_scripted:FleeTraitor"}
+    drawing: ClassVar[str] = "mir2bench.engines.rendezvous_drawing:draw"
+
+    def __init__(self, batch: int, n_agents: int, *, threads: int | None = None) -> None:
+        from mir2bench.engines import rendezvous_kernels  # loads numba
+
+        self._kernels = rendezvous_kernels
+        layout = self.layout(n_agents)
+        self.poses = np.zeros((batch, n_agents, 3))
+        self.velocity = np.zeros((batch, n_agents, 2))
+        self.obs = np.zeros((batch, n_agents, layout.obs_dim), dtype=np.float32)
+        self.obs[:, :, -n_agents:] = np.eye(n_agents, dtype=np.float32)
+        self.state = np.zeros((batch, layout.state_dim), dtype=np.float32)
+        self.mask = None
+        self.reward = np.zeros(batch)
+        self._terms = np.zeros((2, batch))
+        self.channels = {"team": self.reward, "distance": self._terms[0], "action": self._terms[1]}
+        self.terminated = np.zeros(batch, dtype=bool)
+        self._slices = _slices(batch, threads)
+
+    @classmethod
+    @cache
+    def layout(cls, n_agents: int) -> Layout:
+        """Return sizes and names: O = 5 (N - 1) + 5 + N, S = N (N - 1) / 2 + N^2, A = 2."""
+        others = [f"{name}_{k}" for k in range(n_agents - 1) for name in _NEIGHBOUR]
+        pairs = [f"distance_{i}_{j}" for i in range(n_agents) for j in range(i + 1, n_agents)]
+        angles = [f"angle_{i}_{j}" for i in range(n_agents) for j in range(n_agents)]
+        return Layout(
+            n_agents=n_agents,
+            observation_fields=(*others, *_WALL, *(f"id_{i}" for i in range(n_agents))),
+            state_fields=(*pairs, *angles),
+            action_dim=2,
+            discrete=False,
+            action_fields=("left_wheel", "right_wheel"),
+        )
+
+    def reset(self, worlds: Sequence[int], generators: Sequence[np.random.Generator], initial_state: Any) -> None:
+        """Place the robots: x, y uniform in [10, 190] cm and headings in [0, 2 pi), or as `initial_state` says.
+
+        Args:
+            worlds: indices of worlds that start anew.
+            generators: one per world.
+            initial_state: None, or {"poses": (N, 3) in cm, cm, rad}; headings are taken modulo 2 pi.
+
+        Raises:
+            StateError: unknown key, wrong shape, not finite, or outside the arena.
+        """
+        poses = None if initial_state is None else self._check_start(initial_state)
+        low = np.array([MARGIN * ARENA_SIZE, MARGIN * ARENA_SIZE, 0.0])
+        span = np.array([(1 - 2 * MARGIN) * ARENA_SIZE, (1 - 2 * MARGIN) * ARENA_SIZE, 2 * np.pi])
+        for world, generator in zip(worlds, generators, strict=True):
+            drawn = low + span * generator.random(self.poses.shape[1:])
+            self.poses[world] = drawn if poses is None else poses
+            self.velocity[world] = 0.0
+            self._kernels.observe(world, world + 1, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
+
+    def step(self, actions: np.ndarray) -> None:
+        """Advance all worlds by 0.1 s; `actions` is (B, N, 2)."""
+
+        def work(first: int, last: int) -> None:
+            self._kernels.advance(
+                first,
+                last,
+                self.poses,
+                actions,
+                self.velocity,
+                self._terms,
+                self.terminated,
+                ARENA_SIZE,
+                COMM_RADIUS,
+                WHEEL_SPEED,
+                TURN_RATE,
+                DT,
+                SUBSTEPS,
+                ACTION_COST,
+            )
+            self._kernels.observe(first, last, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
+
+        _run(work, self._slices)
+        np.add(self._terms[0], self._terms[1], out=self.reward)
+
+    def snapshot(self, world: int) -> dict[str, np.ndarray]:
+        """Return {"poses": (N, 3) float64} of one world, a copy."""
+        return {"poses": self.poses[world].copy()}
+
+    def _check_start(self, initial_state: Any) -> np.ndarray:
+        n = self.poses.shape[1]
+        if not isinstance(initial_state, Mapping) or set(initial_state) != {"poses"}:
+            got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
+            raise StateError(f'initial_state must be {{"poses": ({n}, 3) numbers}} here, but it holds {got}.')
+        try:
+            poses = np.array(initial_state["poses"], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise StateError(f"poses must be an array of shape ({n}, 3): {error}.") from error
+        if poses.shape != (n, 3):
+            raise StateError(f"poses has shape {poses.shape}, but it must be ({n}, 3): x, y in cm, heading in rad.")
+        xy = poses[:, :2]
+        bad = np.flatnonzero(~np.isfinite(poses).all(axis=1) | ~((xy >= 0) & (xy <= ARENA_SIZE)).all(axis=1))
+        if bad.size:
+            raise StateError(
+                f"poses of agents {bad.tolist()} are not finite or outside the arena: x and y must lie in "
+                f"[0, {ARENA_SIZE:g}] cm. First of them: {poses[bad[0]].tolist()}."
+            )
+        poses[:, 2] %= 2 * np.pi
+        return poses
+
+
+_NEIGHBOUR = ("distance", "cos_bearing", "sin_bearing", "cos_back_bearing", "sin_back_bearing")
+_WALL = ("wall_distance", "cos_wall", "sin_wall", "unused_0", "unused_1")
+
+
+def _slices(batch: int, threads: int | None) -> list[tuple[int, int]]:
+    """Cut the batch into one contiguous slice per thread."""
+    if threads is None:
+        import numba
+
+        threads = min(numba.get_num_threads(), batch // _WORLDS_PER_THREAD)
+    edges = np.linspace(0, batch, max(1, threads) + 1).astype(int).tolist()
+    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+
+
+def _run(work: Callable[[int, int], None], slices: list[tuple[int, int]]) -> None:
+    """Call `work` on every slice: the first here, the rest on threads (the kernels release the GIL)."""
+    rest = [_pool().submit(work, *part) for part in slices[1:]]
+    work(*slices[0])
+    for future in rest:
+        future.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="mir2bench-engine")
