@@ -49,6 +49,10 @@ class StudyError(Mir2BenchError, RuntimeError):
     """A study's folder cannot be used: another study lies there, it is locked, or a job failed."""
 
 
+class ConformanceError(Mir2BenchError, AssertionError):
+    """An environment, defender or attacker does not keep its contract; the message lists every breach."""
+
+
 class MissingDependencyError(Mir2BenchError, ImportError):
     """An optional package is needed; the message holds the pip line that installs it."""
 

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,12 +87,14 @@ class Partition:
             PartitionError: wrong type, length, values or number of adversaries.
         """
         if not isinstance(phi, Partition):
-            array = np.asarray(phi)
+            try:
+                array = np.asarray(phi)
+            except ValueError:  # rows of different lengths
+                array = np.empty((0, 0))
             if array.ndim != 1:
-                raise PartitionError(
-                    f"phi must be a flat list of {n_agents} zeros and ones, but it has shape {array.shape}."
-                )
-            phi = cls(tuple(array.tolist()))
+                raise PartitionError(f"phi must be a flat list of {n_agents} zeros and ones, but it is {phi!r}.")
+            values: Any = array.tolist()
+            phi = cls(tuple(values))
         if phi.n_agents != n_agents:
             raise PartitionError(f"phi has {phi.n_agents} entries, but this variant has {n_agents} agents.")
         if n_adversaries is not None and phi.weight not in (0, n_adversaries):
@@ -140,8 +143,8 @@ def perturb(team_actions: np.ndarray, adversary_actions: np.ndarray, partition: 
         partition: phi with K ones.
 
     Returns:
-        A new array (B, N, ...).
+        A new array (B, N, ...) of the wider dtype of both.
     """
-    joint = np.array(team_actions)
+    joint = np.array(team_actions, dtype=np.result_type(team_actions, adversary_actions))
     joint[:, list(partition.adversaries)] = adversary_actions
     return joint

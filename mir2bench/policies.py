@@ -1,12 +1,27 @@
-"""Policies: what is evaluated. A policy sees observations, legal-action masks and its own generator; nothing else."""
+"""Policies: what is evaluated, and the bundles they are kept in.
+
+A policy sees observations, legal-action masks and its own generator; nothing else. A bundle is a folder: `policy.json`
+says for which variant and by which algorithm, configuration and seed it was trained, and holds the hash of
+`weights.safetensors`. Loading reads numbers only: nothing in a bundle is ever executed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+import mir2bench
 from mir2bench.engines.base import Layout
+from mir2bench.errors import PolicyError
+from mir2bench.registration import VariantSpec, spec
 
 Carry = Any
 """What a policy remembers between steps: None, or an array whose first axis is the batch."""
@@ -95,3 +110,165 @@ class RandomPolicy:
         legal = np.ones((batch, n, self._layout.action_dim)) if mask is None else np.asarray(mask, dtype=np.float64)
         # The largest of independent uniform numbers is uniform over the legal actions.
         return np.where(legal > 0, rng.random(legal.shape), -1.0).argmax(axis=-1), carry
+
+
+FORMAT = 1
+"""Version of the bundle's layout."""
+_MAX_WEIGHTS = 64 * 2**20  # bytes; far above any policy here, far below what would hurt to read
+
+
+def save_policy(
+    policy: Policy,
+    folder: str | Path,
+    *,
+    variant: VariantSpec,
+    algorithm: str,
+    config: Mapping[str, Any],
+    seed: int,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a bundle; it appears whole or not at all.
+
+    Args:
+        policy: a `NetworkPolicy`.
+        folder: where; it must not exist yet, or be empty.
+        variant: what it was trained on.
+        algorithm: name of the defender or attacker.
+        config: its resolved configuration, as JSON data.
+        seed: its training seed.
+        extra: further facts for `policy.json`, as JSON data (an attacker's phi, for example).
+
+    Returns:
+        The folder.
+
+    Raises:
+        PolicyError: the policy has no known architecture, or the folder holds something already.
+        OSError: the disk is full or read-only; nothing is left behind then.
+    """
+    from safetensors.torch import save
+
+    from mir2bench.learning.policy import NetworkPolicy
+
+    folder = Path(folder)
+    if not isinstance(policy, NetworkPolicy):
+        raise PolicyError(f"only network policies can be saved, but this is a {type(policy).__name__}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PolicyError(f"{folder} exists and is not empty. Choose another folder.")
+    weights = save({name: value.contiguous() for name, value in policy.actor.state_dict().items()})
+    text = {
+        "format": FORMAT,
+        "variant": variant.id,
+        "algorithm": algorithm,
+        "config": dict(config),
+        "seed": seed,
+        "n_agents": policy.n_agents,
+        "noise": policy.noise,
+        "architecture": {"actor": asdict(policy.actor.shape)},
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "mir2bench": mir2bench.__version__,
+        **(extra or {}),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (whole / "weights.safetensors").write_bytes(weights)
+        (whole / "policy.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        whole.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
+    except BaseException:
+        shutil.rmtree(whole, ignore_errors=True)
+        raise
+    return folder
+
+
+def read_bundle(folder: str | Path) -> dict[str, Any]:
+    """Return the content of a bundle's `policy.json`, its keys and types checked.
+
+    Raises:
+        PolicyError: no bundle, not JSON, a key missing or of the wrong type, or written by a newer version.
+    """
+    path = Path(folder) / "policy.json"
+    try:
+        text = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PolicyError(f"{folder} is not a policy bundle: cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise PolicyError(f"{path} is damaged: it is not valid JSON ({error}).") from error
+    kinds = {
+        "format": int,
+        "variant": str,
+        "algorithm": str,
+        "config": dict,
+        "seed": int,
+        "n_agents": int,
+        "noise": float,
+        "architecture": dict,
+        "weights_sha256": str,
+    }
+    if not isinstance(text, dict):
+        raise PolicyError(f"{path} must hold a JSON object, but it holds a {type(text).__name__}.")
+    for key, kind in kinds.items():
+        if key not in text:
+            raise PolicyError(f"{path}: the key `{key}` is missing.")
+        if not isinstance(text[key], kind) or isinstance(text[key], bool):
+            raise PolicyError(f"{path}: `{key}` must be of type {kind.__name__}, but it is {text[key]!r}.")
+    if text["format"] != FORMAT:
+        raise PolicyError(f"{path} has format {text['format']}, but this version of mir2bench reads format {FORMAT}.")
+    return text
+
+
+def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) -> Policy:
+    """Load a bundle: `policy = load_policy(path)`, then `policy.act(obs, policy.initial_carry(len(obs)), rng=rng)`.
+
+    Args:
+        folder: the bundle.
+        variant: what it is to play; None takes the bundle's own. Variants of one world that differ only in the number
+            of adversaries share their policies.
+
+    Raises:
+        PolicyError: damaged, incomplete or altered files, or a bundle of another world.
+        UnknownNameError: the bundle's variant is not registered here.
+    """
+    from safetensors.torch import load
+
+    from mir2bench.learning.networks import Actor, ActorShape
+    from mir2bench.learning.policy import NetworkPolicy
+
+    folder = Path(folder)
+    text = read_bundle(folder)
+    own = spec(text["variant"])
+    wanted = own if variant is None else spec(variant)
+    if _world(own) != _world(wanted):
+        raise PolicyError(f"{folder} holds a policy for {own.id}, which cannot play {wanted.id}.")
+    path = folder / "weights.safetensors"
+    try:
+        if path.stat().st_size > _MAX_WEIGHTS:
+            raise PolicyError(f"{path} is larger than {_MAX_WEIGHTS} bytes.")
+        weights = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"{folder} is incomplete: cannot read {path}: {error.strerror}.") from error
+    if hashlib.sha256(weights).hexdigest() != text["weights_sha256"]:
+        raise PolicyError(f"{path} was truncated or altered: its SHA-256 is not the one that policy.json names.")
+    layout = own.layout
+    try:
+        shape = ActorShape(**text["architecture"]["actor"])
+        fits = (shape.obs_dim, shape.action_dim, shape.discrete) == (
+            layout.obs_dim,
+            layout.action_dim,
+            layout.discrete,
+        )
+        if not fits or not 1 <= shape.hidden <= 4096 or not 1 <= text["n_agents"] <= own.n_agents:
+            raise ValueError(f"sizes do not fit {own.id}")
+        actor = Actor(shape)
+        actor.load_state_dict(load(weights))
+    except Exception as error:  # safetensors and torch raise many kinds; each means that the bundle is unusable
+        raise PolicyError(f"{folder} does not hold a policy of a known architecture: {error}") from error
+    actor.requires_grad_(False)
+    return NetworkPolicy(actor, text["n_agents"], text["noise"])
+
+
+def _world(variant: VariantSpec) -> tuple[Any, ...]:
+    """What two variants must share for one policy to play both."""
+    return (variant.engine, tuple(sorted(variant.engine_args.items())), variant.n_agents, variant.version)

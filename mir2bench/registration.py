@@ -8,14 +8,16 @@ with; world `Rendezvous10` with `adversaries = [0, 1]` and `version = 0` becomes
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 
@@ -23,7 +25,7 @@ from mir2bench.content import content_dir
 from mir2bench.errors import MissingDependencyError, SpecError, unknown_name
 
 NAMESPACE = "mir2bench"
-_WORLD_NAME = re.compile(r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*")
+_ID = re.compile(r"[A-Za-z0-9_]+/[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*-adv(\d+)-v(\d+)")
 _FAMILY_KEYS = {"family", "engine", "description", "world"}
 _WORLD_KEYS = {"name", "version", "adversaries", "agents", "horizon", "floor", "ceiling", "history"}
 _WORLD_OPTIONAL = {"engine_args", "description", "attack_reward", "requires"}
@@ -59,6 +61,9 @@ class VariantSpec:
         requires: the pip extra that the engine needs, or "".
         description: one sentence for people.
         history: one line per version: what changed, why, and whether returns change.
+
+    Raises:
+        SpecError: the values contradict each other or themselves.
     """
 
     id: str
@@ -74,6 +79,24 @@ class VariantSpec:
     requires: str = ""
     description: str = ""
     history: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        match = _ID.fullmatch(self.id)
+        if not match:
+            raise SpecError(
+                f"The id {self.id!r} must read `namespace/World-adv<K>-v<version>`, and a world's name may hold letters, "
+                "digits, `_` and single `-` only."
+            )
+        if not 0 <= self.n_adversaries <= self.n_agents:
+            raise SpecError(f"{self.id}: {self.n_adversaries} adversaries among {self.n_agents} agents; give 0 to N.")
+        if int(match[1]) != self.n_adversaries:
+            raise SpecError(f"{self.id}: the id must end in `-adv{self.n_adversaries}`, as n_adversaries says.")
+        if self.horizon < 1:
+            raise SpecError(f"{self.id}: the horizon must be 1 step or more, but it is {self.horizon}.")
+        if self.engine.count(":") != 1:
+            raise SpecError(f"{self.id}: `engine` must be 'module:Class', but it is {self.engine!r}.")
+        if not self.floor.score < self.ceiling.score:
+            raise SpecError(f"{self.id}: the floor {self.floor.score} must lie below the ceiling {self.ceiling.score}.")
 
     @property
     def version(self) -> int:
@@ -101,8 +124,17 @@ class VariantSpec:
 
     @property
     def layout(self) -> Any:
-        """Sizes and names of observations, state and actions: an `engines.base.Layout`."""
-        return self.engine_class.layout(self.n_agents, **self.engine_args)
+        """Sizes and names of observations, state and actions: an `engines.base.Layout`.
+
+        Raises:
+            SpecError: `engine_args` holds a name that the engine does not take.
+        """
+        function = self.engine_class.layout
+        try:
+            inspect.signature(function).bind(self.n_agents, **self.engine_args)
+        except TypeError as error:
+            raise SpecError(f"{self.id}: `engine_args` does not fit {self.engine}: {error}.") from error
+        return function(self.n_agents, **self.engine_args)
 
     @property
     def observation_fields(self) -> tuple[str, ...]:
@@ -185,9 +217,11 @@ def register(source: str | Path | VariantSpec) -> list[str]:
     """
     specs = [source] if isinstance(source, VariantSpec) else load_family(Path(source))
     for new in specs:
-        if new.id in _SPECS and _SPECS[new.id] != new:
+        if _SPECS.get(new.id, new) != new:
             raise SpecError(f"{new.id} is registered already with other content. A change needs a new version number.")
     for new in specs:
+        if new.id in _SPECS:
+            continue
         _SPECS[new.id] = new
         gymnasium.register(
             id=new.id,
@@ -202,12 +236,21 @@ def register(source: str | Path | VariantSpec) -> list[str]:
 
 
 def register_builtin() -> None:
-    """Register every file in `registry/` and every third-party `mir2bench.variants` entry point."""
+    """Register every file in `registry/` and every third-party `mir2bench.variants` entry point.
+
+    An entry point gives a path, a spec, or a function that returns one. One that fails only warns: a broken plugin must
+    not take everything else with it.
+    """
     for path in sorted(content_dir("registry").glob("*.toml")):
         register(path)
     for entry in entry_points(group="mir2bench.variants"):
-        loaded = entry.load()
-        register(loaded() if callable(loaded) else loaded)
+        try:
+            loaded = entry.load()
+            register(cast("Any", loaded() if callable(loaded) else loaded))
+        except (ImportError, AttributeError, SpecError) as error:
+            warnings.warn(
+                f"The variants of entry point `{entry.name} = {entry.value}` are missing: {error}", stacklevel=2
+            )
 
 
 def load_family(path: Path) -> list[VariantSpec]:
@@ -261,45 +304,40 @@ def _world_specs(family: Mapping[str, Any], world: Mapping[str, Any], where: str
         return Anchor(float(score), text(table, "origin"))
 
     name, engine = text(world, "name"), text(family, "engine")
-    if not _WORLD_NAME.fullmatch(name):
-        raise SpecError(f"{where}: `name` {name!r} may hold letters, digits, `_` and single `-` only.")
-    if engine.count(":") != 1:
-        raise SpecError(f"{where}: `engine` must be 'module:Class', but it is {engine!r}.")
     n_agents, version, horizon = integer("agents", 1), integer("version", 0), integer("horizon", 1)
     counts = world["adversaries"]
     if not isinstance(counts, list) or not counts or any(type(k) is not int or not 0 <= k < n_agents for k in counts):
         raise SpecError(f"{where}: `adversaries` must list numbers from 0 to {n_agents - 1}, but it is {counts!r}.")
     floor, ceiling = anchor("floor"), anchor("ceiling")
-    if floor.score >= ceiling.score:
-        raise SpecError(f"{where}: the floor {floor.score} must lie below the ceiling {ceiling.score}.")
     engine_args = world.get("engine_args", {})
     if not isinstance(engine_args, dict):
         raise SpecError(f"{where}: `engine_args` must be a table, but it is {engine_args!r}.")
     history = world["history"]
     if not isinstance(history, list) or len(history) != version + 1 or not all(isinstance(h, str) for h in history):
         raise SpecError(f"{where}: `history` must hold one line for each of the versions 0 to {version}.")
-    return [
-        VariantSpec(
-            id=f"{NAMESPACE}/{name}-adv{k}-v{version}",
-            family=text(family, "family"),
-            n_agents=n_agents,
-            n_adversaries=k,
-            horizon=horizon,
-            engine=engine,
-            engine_args=engine_args,
-            floor=floor,
-            ceiling=ceiling,
-            attack_reward=text(world, "attack_reward", "team"),
-            requires=text(world, "requires", ""),
-            description=text(world, "description", text(family, "description")),
-            history=tuple(history),
-        )
-        for k in counts
-    ]
+    shared: dict[str, Any] = {
+        "family": text(family, "family"),
+        "n_agents": n_agents,
+        "horizon": horizon,
+        "engine": engine,
+        "engine_args": engine_args,
+        "floor": floor,
+        "ceiling": ceiling,
+        "attack_reward": text(world, "attack_reward", "team"),
+        "requires": text(world, "requires", ""),
+        "description": text(world, "description", text(family, "description")),
+        "history": tuple(history),
+    }
+    try:
+        return [VariantSpec(id=f"{NAMESPACE}/{name}-adv{k}-v{version}", n_adversaries=k, **shared) for k in counts]
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
 
 
-def _check_keys(table: Mapping[str, Any], where: str, required: set[str], optional: set[str]) -> None:
+def _check_keys(table: Any, where: str, required: set[str], optional: set[str]) -> None:
     allowed = required | optional
+    if not isinstance(table, Mapping):
+        raise SpecError(f"{where}: must be a table of `key = value` lines, but it is {table!r}.")
     for key in table:
         if key not in allowed:
             raise SpecError(f"{where}: {unknown_name('key', key, allowed)} Allowed: {', '.join(sorted(allowed))}.")

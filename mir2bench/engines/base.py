@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from gymnasium.utils.seeding import np_random
 
-from mir2bench.errors import ActionError
+from mir2bench.errors import ActionError, PartitionError
 from mir2bench.partition import Partition, sample_partition
 from mir2bench.registration import VariantSpec
 
@@ -24,6 +26,7 @@ class Layout:
         action_dim: A; components of a continuous action, or the number of discrete actions.
         discrete: whether one action is an integer in [0, A) rather than A numbers in [-1, 1].
         action_fields: A names.
+        obs_low, obs_high: O bounds of an observation, inclusive; () where there are none.
     """
 
     n_agents: int
@@ -32,6 +35,8 @@ class Layout:
     action_dim: int
     discrete: bool
     action_fields: tuple[str, ...]
+    obs_low: tuple[float, ...] = ()
+    obs_high: tuple[float, ...] = ()
 
     @property
     def obs_dim(self) -> int:
@@ -93,7 +98,11 @@ class Engine(Protocol):
         ...
 
     def step(self, actions: np.ndarray) -> None:
-        """Advance all B worlds by one step; `actions` is (B, N, A) or (B, N)."""
+        """Advance all B worlds by one step.
+
+        Args:
+            actions: (B, N, A) float64 or (B, N) int64, C-ordered and writable. No world that has ended is stepped.
+        """
         ...
 
     def snapshot(self, world: int) -> dict[str, np.ndarray]:
@@ -115,6 +124,7 @@ class Worlds:
         elapsed: (B,) int64, steps since reset.
         phi: (B, N) int8.
         illegal_actions: (B,) int64, masked actions replaced since reset (only where `strict` is off).
+        generators: one per world; None until that world is seeded or started.
     """
 
     def __init__(self, variant: VariantSpec, batch: int, *, threads: int | None = None, strict: bool = True) -> None:
@@ -129,19 +139,12 @@ class Worlds:
         self.elapsed = np.zeros(batch, dtype=np.int64)
         self.phi = np.zeros((batch, variant.n_agents), dtype=np.int8)
         self.illegal_actions = np.zeros(batch, dtype=np.int64)
-        self._generators: list[np.random.Generator | None] = [None] * batch
+        self.generators: list[np.random.Generator | None] = [None] * batch
 
     @property
     def done(self) -> np.ndarray:
         """(B,) bool: terminated or truncated."""
         return self.engine.terminated | self.truncated
-
-    def generator(self, world: int) -> np.random.Generator:
-        """Return one world's generator; a fresh unpredictable one if that world was never seeded."""
-        generator = self._generators[world]
-        if generator is None:
-            generator = self._generators[world] = np.random.default_rng()
-        return generator
 
     def reset(
         self,
@@ -155,31 +158,50 @@ class Worlds:
 
         Args:
             worlds: indices of the worlds to reset; None for all.
-            seeds: one per entry of `worlds`; None keeps that world's generator.
-            phi: partition for all of `worlds`; None draws one from Phi^alpha with each world's generator. It is drawn
-                after the start, and drawn even when given, so that a seed's starts do not depend on phi.
+            seeds: one per entry of `worlds`; None keeps that world's generator, which is seeded from the operating
+                system if it has none yet. A seed gives the generator that Gymnasium gives for it.
+            phi: one partition for all of `worlds`, or B of them, one for each world of the batch; None draws one from
+                Phi^alpha with each world's generator. It is drawn after the start, and drawn even when given, so that a
+                seed's starts do not depend on phi.
             initial_state: see `Engine.reset`.
 
         Raises:
             PartitionError, StateError: bad phi or start; nothing was changed then.
+            gymnasium.error.Error: a seed is not an integer of 0 or more.
         """
-        n, k = self.variant.n_agents, self.variant.n_adversaries
-        given = None if phi is None else Partition.parse(phi, n, k).to_array()
-        indices = range(self.batch) if worlds is None else [int(w) for w in worlds]
-        if seeds is not None:
-            for world, seed in zip(indices, seeds, strict=True):
-                if seed is not None:
-                    self._generators[world] = np.random.default_rng(seed)
-        generators = [self.generator(world) for world in indices]
+        indices = list(range(self.batch)) if worlds is None else [int(w) for w in worlds]
+        given = None if phi is None else self._parse_phi(phi)
+        kept = [self.generators[world] for world in indices]
+        new = [None] * len(indices) if seeds is None else seeds
+        generators = [
+            old if seed is None and old is not None else np_random(None if seed is None else operator.index(seed))[0]
+            for old, seed in zip(kept, new, strict=True)
+        ]
         self.engine.reset(indices, generators, initial_state)
+        n, k = self.variant.n_agents, self.variant.n_adversaries
         for world, generator in zip(indices, generators, strict=True):
             drawn = sample_partition(n, k, generator)
-            self.phi[world] = drawn.to_array() if given is None else given
-        index = list(indices)
-        self.elapsed[index] = 0
-        self.illegal_actions[index] = 0
-        self.truncated[index] = False
-        self.engine.terminated[index] = False
+            self.phi[world] = (drawn if given is None else given[world]).phi
+            self.generators[world] = generator
+        self.elapsed[indices] = 0
+        self.illegal_actions[indices] = 0
+        self.truncated[indices] = False
+        self.engine.terminated[indices] = False
+
+    def _parse_phi(self, phi: object) -> list[Partition]:
+        """Return one partition for each world of the batch."""
+        n, k = self.variant.n_agents, self.variant.n_adversaries
+        rows = phi.tolist() if isinstance(phi, np.ndarray) else phi
+        per_world = isinstance(rows, list | tuple) and any(
+            isinstance(r, Partition | list | tuple | np.ndarray) for r in rows
+        )
+        if not isinstance(rows, list | tuple) or not per_world:
+            return [Partition.parse(phi, n, k)] * self.batch
+        if len(rows) != self.batch:
+            raise PartitionError(
+                f"phi has {len(rows)} rows, but there are {self.batch} worlds. Give one row for each, or one for all."
+            )
+        return [Partition.parse(row, n, k) for row in rows]
 
     def step(self, actions: np.ndarray) -> None:
         """Check the joint actions and advance every world by one step.
@@ -209,6 +231,8 @@ class Worlds:
             return self._check_discrete(actions)
         if actions.dtype.kind not in "fiu":
             raise ActionError(f"actions must be numbers in [-1, 1], but their dtype is {actions.dtype}.")
+        # Always the same kind of array, so that compiled engines compile once.
+        actions = np.array(actions, dtype=np.float64, order="C")
         # One pass that is false for NaN, infinities and out-of-range values alike.
         if not (np.abs(actions) <= 1.0).all():
             _explain_bad_box(actions, self.variant.id)
@@ -217,6 +241,7 @@ class Worlds:
     def _check_discrete(self, actions: np.ndarray) -> np.ndarray:
         if actions.dtype.kind not in "iu":
             raise ActionError(f"discrete actions must be integers, but their dtype is {actions.dtype}.")
+        actions = np.array(actions, dtype=np.int64, order="C")
         bad = (actions < 0) | (actions >= self.layout.action_dim)
         if bad.any():
             world, agent = np.argwhere(bad)[0]
@@ -227,7 +252,7 @@ class Worlds:
         mask = self.engine.mask
         if mask is None:
             return actions
-        legal = np.take_along_axis(mask, actions[..., None].astype(np.int64), axis=-1)[..., 0] > 0
+        legal = np.take_along_axis(mask, actions[..., None], axis=-1)[..., 0] > 0
         if legal.all():
             return actions
         if self.strict:

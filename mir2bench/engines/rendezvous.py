@@ -18,6 +18,8 @@ Differences from the authors' code:
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -26,7 +28,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mir2bench.engines.base import Layout
-from mir2bench.errors import StateError
+from mir2bench.errors import SpecError, StateError
 
 ARENA_SIZE = 200.0  # cm, side of the square
 COMM_RADIUS = 282.0  # cm, the unit of distances; larger than nearly every distance in the arena
@@ -54,13 +56,14 @@ class RendezvousEngine:
         "random": "mir2bench.policies:RandomPolicy",
         "centroid": "mir2bench.engines.rendezvous_scripted:CentroidTeam",
     }
-    scripted_traitors: ClassVar[Mapping[str, str]] = {"flee": "mir2bench.engines.rendezvous_scripted:FleeTraitor"}
+    scripted_traitors: ClassVar[Mapping[str, str]] = {
+        "flee": "mir2bench.engines.rendezvous_scripted:FleeTraitor",
+        "dodge": "mir2bench.engines.rendezvous_scripted:DodgeTraitor",
+        "circle": "mir2bench.engines.rendezvous_scripted:CircleTraitor",
+    }
     drawing: ClassVar[str] = "mir2bench.engines.rendezvous_drawing:draw"
 
     def __init__(self, batch: int, n_agents: int, *, threads: int | None = None) -> None:
-        from mir2bench.engines import rendezvous_kernels  # loads numba
-
-        self._kernels = rendezvous_kernels
         layout = self.layout(n_agents)
         self.poses = np.zeros((batch, n_agents, 3))
         self.velocity = np.zeros((batch, n_agents, 2))
@@ -70,14 +73,28 @@ class RendezvousEngine:
         self.mask = None
         self.reward = np.zeros(batch)
         self._terms = np.zeros((2, batch))
-        self.channels = {"team": self.reward, "distance": self._terms[0], "action": self._terms[1]}
         self.terminated = np.zeros(batch, dtype=bool)
         self._slices = _slices(batch, threads)
+
+    @property
+    def channels(self) -> dict[str, np.ndarray]:
+        """The reward and its two terms. Built on each call, so that a copied engine never holds another's arrays."""
+        return {"team": self.reward, "distance": self._terms[0], "action": self._terms[1]}
 
     @classmethod
     @cache
     def layout(cls, n_agents: int) -> Layout:
-        """Return sizes and names: O = 5 (N - 1) + 5 + N, S = N (N - 1) / 2 + N^2, A = 2."""
+        """Return sizes, names and bounds: O = 5 (N - 1) + 5 + N, S = N (N - 1) / 2 + N^2, A = 2.
+
+        Raises:
+            SpecError: fewer than two robots.
+        """
+        if n_agents < 2:
+            raise SpecError(f"Rendezvous needs 2 or more agents, but it got {n_agents}.")
+        farthest = float(np.hypot(ARENA_SIZE, ARENA_SIZE)) / COMM_RADIUS
+        neighbour = ((0.0, farthest), (-1.0, 1.0), (-1.0, 1.0), (-1.0, 1.0), (-1.0, 1.0))
+        wall = ((0.0, 1.0), (-1.0, 1.0), (-1.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+        bounds = (*neighbour * (n_agents - 1), *wall, *((0.0, 1.0),) * n_agents)
         others = [f"{name}_{k}" for k in range(n_agents - 1) for name in _NEIGHBOUR]
         pairs = [f"distance_{i}_{j}" for i in range(n_agents) for j in range(i + 1, n_agents)]
         angles = [f"angle_{i}_{j}" for i in range(n_agents) for j in range(n_agents)]
@@ -88,6 +105,8 @@ class RendezvousEngine:
             action_dim=2,
             discrete=False,
             action_fields=("left_wheel", "right_wheel"),
+            obs_low=tuple(low for low, _ in bounds),
+            obs_high=tuple(high for _, high in bounds),
         )
 
     def reset(self, worlds: Sequence[int], generators: Sequence[np.random.Generator], initial_state: Any) -> None:
@@ -108,13 +127,13 @@ class RendezvousEngine:
             drawn = low + span * generator.random(self.poses.shape[1:])
             self.poses[world] = drawn if poses is None else poses
             self.velocity[world] = 0.0
-            self._kernels.observe(world, world + 1, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
+            _kernels().observe(world, world + 1, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
 
     def step(self, actions: np.ndarray) -> None:
         """Advance all worlds by 0.1 s; `actions` is (B, N, 2)."""
 
         def work(first: int, last: int) -> None:
-            self._kernels.advance(
+            _kernels().advance(
                 first,
                 last,
                 self.poses,
@@ -130,7 +149,7 @@ class RendezvousEngine:
                 SUBSTEPS,
                 ACTION_COST,
             )
-            self._kernels.observe(first, last, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
+            _kernels().observe(first, last, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
 
         _run(work, self._slices)
         np.add(self._terms[0], self._terms[1], out=self.reward)
@@ -158,6 +177,7 @@ class RendezvousEngine:
                 f"[0, {ARENA_SIZE:g}] cm. First of them: {poses[bad[0]].tolist()}."
             )
         poses[:, 2] %= 2 * np.pi
+        poses[poses[:, 2] >= 2 * np.pi, 2] = 0.0  # % may round a tiny negative angle up to 2 pi
         return poses
 
 
@@ -170,9 +190,10 @@ def _slices(batch: int, threads: int | None) -> list[tuple[int, int]]:
     if threads is None:
         import numba
 
-        threads = min(numba.get_num_threads(), batch // _WORLDS_PER_THREAD)
+        # Not get_num_threads(): it starts numba's own pool, which sets OpenMP's thread count, and so torch's, anew.
+        threads = min(numba.config.NUMBA_NUM_THREADS, batch // _WORLDS_PER_THREAD)
     edges = np.linspace(0, batch, max(1, threads) + 1).astype(int).tolist()
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
 
 
 def _run(work: Callable[[int, int], None], slices: list[tuple[int, int]]) -> None:
@@ -184,5 +205,17 @@ def _run(work: Callable[[int, int], None], slices: list[tuple[int, int]]) -> Non
 
 
 @cache
+def _kernels() -> Any:
+    from mir2bench.engines import rendezvous_kernels  # loads numba
+
+    return rendezvous_kernels
+
+
+@cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="mir2bench-engine")
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # Threads do not survive a fork: a child that inherited the pool would wait for them for ever.
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -32,9 +32,7 @@ def _atan2(y, x):
     p = (low - tan8 * high) / (high + tan8 * low + 1e-300)
     q = p * p
     series = 1.0 + q * (
-        _T1
-        + q
-        * (_T2 + q * (_T3 + q * (_T4 + q * (_T5 + q * (_T6 + q * (_T7 + q * (_T8 + q * (_T9 + q * _T10))))))))
+        _T1 + q * (_T2 + q * (_T3 + q * (_T4 + q * (_T5 + q * (_T6 + q * (_T7 + q * (_T8 + q * (_T9 + q * _T10))))))))
     )
     angle = 0.39269908169872414 + p * series
     angle = angle if high > 0.0 else 0.0

@@ -1,0 +1,83 @@
+"""Attack one policy: `python -m mir2bench.attack --help`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mir2bench.cli import run
+
+DESCRIPTION = """Find a worst case for one frozen team and one partition, and print clean and attacked return.
+
+Examples:
+  python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 3
+  python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 0001000000 --attacker flee
+  python -m mir2bench.attack --policy scripted:centroid --env Rendezvous10-adv2-v0 --phi 2,5 --budget 200000"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to attack, and how."""
+
+    policy: str
+    """Policy bundle of the team, or scripted:TEAM."""
+    phi: str
+    """Adversarial agents: indices as in 3 or 2,5, or N zeros and ones."""
+    env: str | None = None
+    """Variant; the default is what the policy was trained on."""
+    attacker: str = "learned"
+    """Attacker: learned, random, idle, a scripted traitor of the family, or package.module:Class."""
+    seed: int = 0
+    """Determines everything that the attacker draws."""
+    budget: str = "quick"
+    """Environment steps of the attack, or the name of a budget: smoke, quick, standard or paper."""
+    out: Path | None = None
+    """Folder to write; the default is runs/<date-time>-<attacker>."""
+
+
+def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
+    """Run the attack that the options describe."""
+    from mir2bench.attackers import fixed_attackers, make_attacker
+    from mir2bench.cli import parse_phi
+    from mir2bench.errors import PartitionError
+    from mir2bench.evaluation.executor import one_torch_thread
+    from mir2bench.evaluation.jobs import attacker_config, phi_text
+    from mir2bench.evaluation.protocol import get_budget, validation_seeds
+    from mir2bench.evaluation.rollout import rollout
+    from mir2bench.evaluation.single import claim_folder, load_team, parse_steps, show_progress
+    from mir2bench.evaluation.work import Recorder, save
+    from mir2bench.partition import Partition
+
+    variant, team = load_team(options.policy, options.env)
+    phi = parse_phi(options.phi, variant.n_agents, variant.n_adversaries)
+    if phi.weight == 0:
+        raise PartitionError("an attack needs at least one adversary, but phi names none.")
+    steps = parse_steps(options.budget, lambda name: get_budget(name).attack_steps)
+    attacker = make_attacker(options.attacker, variant)
+    trained = options.attacker not in fixed_attackers(variant)
+    out = claim_folder(options.out, options.attacker)
+    started = time.monotonic()
+    with one_torch_thread(), show_progress(f"{options.attacker} on {options.policy}, phi {phi.label}") as report:
+        with Recorder(out / "curve.json", out / "logs", report) as recorder:
+            adversary = attacker.attack(variant, team, phi, seed=options.seed, budget=steps, callback=recorder)
+        seconds = time.monotonic() - started
+        if trained:
+            config = attacker_config(options.attacker, variant)
+            save(adversary, out / "bundle", variant, options.attacker, config, options.seed, {"phi": phi_text(phi)})
+        seeds = validation_seeds(32)
+        clean = rollout(variant, team, Partition.of(variant.n_agents), None, seeds).returns
+        attacked = rollout(variant, team, phi, adversary, seeds).returns
+    if trained:
+        print(f"{steps:,} environment steps in {seconds:.1f} s: {steps / seconds:,.0f} steps/s")
+        print(f"adversary's bundle: {out / 'bundle'}")
+    print(f"clean team return over 32 validation episodes:    {clean.mean():.2f}")
+    print(f"attacked team return over the same episodes:      {attacked.mean():.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, prog="python -m mir2bench.attack", description=DESCRIPTION))

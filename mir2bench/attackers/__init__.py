@@ -1,0 +1,59 @@
+"""Attackers: how a worst case is found for one frozen team and one partition."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from mir2bench.attackers.fixed import fixed_attackers
+from mir2bench.errors import unknown_name
+from mir2bench.learning.progress import Callback
+from mir2bench.partition import Partition
+from mir2bench.plugins import find_class, known_names, make_config
+from mir2bench.policies import Policy
+from mir2bench.registration import VariantSpec
+
+_BUILTIN = {"learned": "mir2bench.attackers.learned:LearnedAttacker"}
+
+
+class Attacker(Protocol):
+    """How a worst case is found for one frozen policy and one phi."""
+
+    def attack(
+        self,
+        variant: VariantSpec,
+        victim: Policy,
+        phi: Partition,
+        *,
+        seed: int,
+        budget: int,
+        callback: Callback | None = None,
+    ) -> Policy:
+        """Return a policy of the K adversaries, found within `budget` environment steps."""
+        ...
+
+
+def list_attackers(variant: VariantSpec) -> list[str]:
+    """Return the names of all attackers for a variant, third-party ones included."""
+    return sorted({*known_names("attacker", _BUILTIN), *fixed_attackers(variant)})
+
+
+def make_attacker(name: str, variant: VariantSpec, settings: dict[str, Any] | None = None) -> Attacker:
+    """Build an attacker.
+
+    Args:
+        name: one of `list_attackers`, or "package.module:Class".
+        variant: the world; its family's scripted behaviors are known by name.
+        settings: fields of the attacker's `Config` that differ from the defaults.
+
+    Raises:
+        UnknownNameError, ConfigError: no such attacker or setting.
+    """
+    fixed = fixed_attackers(variant)
+    if name in fixed:
+        return fixed[name]
+    if ":" not in name and name not in list_attackers(variant):
+        raise unknown_name("attacker", name, list_attackers(variant))
+    found = find_class("attacker", name, _BUILTIN, ("attack",))
+    if settings and not hasattr(found, "Config"):
+        raise unknown_name("setting", next(iter(settings)), [])
+    return found(make_config(found.Config, settings or {})) if hasattr(found, "Config") else found()

@@ -1,0 +1,43 @@
+"""Defenders: how a team policy is trained. Each file shows its whole update rule."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from mir2bench.learning.progress import Callback
+from mir2bench.plugins import find_class, known_names
+from mir2bench.policies import Policy
+from mir2bench.registration import VariantSpec
+
+_BUILTIN = {
+    "maddpg": "mir2bench.defenders.maddpg:MADDPG",
+    "mir2": "mir2bench.defenders.mir2:MIR2",
+}
+
+
+class Defender(Protocol):
+    """How a team policy is trained.
+
+    Attributes:
+        Config: a frozen dataclass, every field documented, defaults in Python.
+    """
+
+    Config: type
+
+    def train(self, variant: VariantSpec, *, seed: int, budget: int, callback: Callback | None = None) -> Policy:
+        """Train on `budget` environment steps and return the last policy."""
+        ...
+
+
+def list_defenders() -> list[str]:
+    """Return the names of all defenders, third-party ones included."""
+    return known_names("defender", _BUILTIN)
+
+
+def get_defender(name: str) -> Any:
+    """Return a defender's class: `get_defender("mir2")(config).train(...)`.
+
+    Raises:
+        UnknownNameError, ConfigError: see `plugins.find_class`.
+    """
+    return find_class("defender", name, _BUILTIN, ("Config", "train"))

@@ -1,0 +1,217 @@
+"""MADDPG (Lowe et al. 2017): the backbone, and the baseline without any defence.
+
+With state s, joint observation o, joint action a, shared actor pi with parameters theta, critic Q and slowly following
+copies pi', Q', one update on a batch is
+
+    y    = r + gamma Q'(s', o', pi'(o'))                                   (no bootstrap after a termination only)
+    L_Q  = mean 1/2 (Q(s, o, a) - y)^2
+    L_pi = - mean Q(s, o, pi(o)) + c mean max(|logits| - 2, 0)^2
+    theta' <- (1 - tau) theta' + tau theta                                 for actor and critic
+
+Every other defender changes one line of it; the methods below are those lines.
+
+Differences from the paper's description and its authors' code:
+1. One critic of the state and all (o^i, a^i), summed over agents by shared layers, in place of one flat layer per
+   agent head: all agents receive the same reward, so N heads would estimate the same value.
+2. The actor's loss replaces all agents' actions by the current policy's at once (as FACMAC does), not one at a time
+   with the others' actions taken from the replay.
+3. A time limit is bootstrapped with the true last observation; theirs counts it as a terminal state.
+4. One update of `batch_size` transitions per round of `worlds` steps; theirs makes one of 8 whole episodes per episode.
+5. Layer normalisation, a penalty on the actor's logits (without it tanh saturates in the first updates and the team
+   drives into a corner for good), rewards scaled by the variant's score range, gamma 0.97.
+6. Discrete actions: targets use the greedy legal action, the actor's loss a straight-through Gumbel sample, illegal
+   actions are never sampled.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mir2bench.errors import ConfigError
+from mir2bench.learning import loop
+from mir2bench.learning.measure import EVALUATION_SEED, play
+from mir2bench.learning.networks import Actor, ActorShape, Critic, greedy_one_hot, straight_through_sample
+from mir2bench.learning.policy import NetworkPolicy
+from mir2bench.learning.progress import Callback
+from mir2bench.learning.replay import Batch
+from mir2bench.learning.tasks import Task, TeamTask
+from mir2bench.policies import Policy
+from mir2bench.registration import VariantSpec
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings shared by all defenders.
+
+    Attributes:
+        hidden: width of all hidden layers.
+        recurrent: actors with a GRU cell, trained on whole episodes (`batch_size` then counts episodes).
+        actor_lr, critic_lr: Adam's step sizes at the start.
+        final_lr: share of the step sizes that is left at the end of the budget; they shrink linearly.
+        gamma: discount per step.
+        n_steps: steps of reward before the bootstrap.
+        tau: how far target networks move per update.
+        noise: standard deviation of the Gaussian exploration noise on continuous actions in [-1, 1].
+        logit_penalty: c, weight of the squared excess of continuous actors' logits over 2 (tanh 2 = 0.96).
+        max_grad_norm: gradients are clipped to this norm.
+        worlds: parallel episodes.
+        batch_size: transitions per update.
+        updates_per_step: updates per round of `worlds` environment steps.
+        warmup: environment steps of uniformly random play before the first update.
+        capacity: transitions kept for replay.
+    """
+
+    hidden: int = 64
+    recurrent: bool = False
+    actor_lr: float = 1e-3
+    critic_lr: float = 1e-3
+    final_lr: float = 0.1
+    gamma: float = 0.97
+    n_steps: int = 1
+    tau: float = 0.01
+    noise: float = 0.2
+    logit_penalty: float = 1e-2
+    max_grad_norm: float = 10.0
+    worlds: int = 32
+    batch_size: int = 256
+    updates_per_step: int = 1
+    warmup: int = 5_000
+    capacity: int = 100_000
+
+    def __post_init__(self) -> None:
+        positive = ("hidden", "actor_lr", "critic_lr", "n_steps", "tau", "max_grad_norm", "worlds", "batch_size")
+        for name in positive:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, but it is {getattr(self, name)}.")
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} must be a finite number of 0 or more, but it is {value}.")
+        if not self.gamma <= 1 or not self.tau <= 1:
+            raise ConfigError(f"gamma and tau must be at most 1, but they are {self.gamma} and {self.tau}.")
+
+
+class MaddpgLearner:
+    """Networks and update rule of MADDPG for the n agents of a task."""
+
+    def __init__(self, task: Task, config: Config, seed: int) -> None:
+        layout = task.layout
+        shape = ActorShape(layout.obs_dim, layout.action_dim, layout.discrete, config.hidden, config.recurrent)
+        self.config = config
+        self.recurrent = config.recurrent
+        with torch.random.fork_rng(devices=[]):  # torch draws initial weights from its global generator only
+            torch.manual_seed(seed)
+            self.actor = Actor(shape)
+            self.critic = Critic(layout.obs_dim, layout.action_dim, layout.state_dim, config.hidden)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=config.actor_lr, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
+        self._online = [*self.actor.parameters(), *self.critic.parameters()]
+        self._target = [*self.target_actor.parameters(), *self.target_critic.parameters()]
+        self.policy = NetworkPolicy(self.actor, task.n_agents, config.noise)
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Make one step on the critic, one on the actor, and move the targets."""
+        features = self.actor.features_now(batch)
+
+        with torch.no_grad():
+            reward = self.reward(batch, features.detach())
+            next_value = self.target_critic(batch.next_state, batch.next_obs, self.next_action(batch))
+            td_target = reward + batch.discount * next_value
+        critic_loss = 0.5 * (self.critic(batch.state, batch.obs, batch.action) - td_target).square().mean()
+        self._descend(critic_loss, self.critic_optimizer)
+
+        logits = self.actor.head(features)
+        actor_loss = -self.actor_value(batch, self.soft_action(logits, batch.mask)).mean()
+        if not self.actor.shape.discrete:
+            actor_loss = actor_loss + self.config.logit_penalty * (logits.abs() - 2.0).clamp_min(0.0).square().mean()
+        self._descend(actor_loss, self.actor_optimizer, frozen=self.critic)
+
+        torch._foreach_lerp_(self._target, self._online, self.config.tau)
+        return {"loss/critic": critic_loss.detach(), "loss/actor": actor_loss.detach()}
+
+    def reward(self, batch: Batch, features: Tensor) -> Tensor:
+        """Return the reward (M,) that the critic learns from; `features` (M, n, H) stand for the histories."""
+        return batch.reward
+
+    def next_action(self, batch: Batch) -> Tensor:
+        """Return the target policy's joint action (M, n, A) at the bootstrap observations."""
+        logits = self.target_actor.head(self.target_actor.features_next(batch))
+        if self.actor.shape.discrete:
+            return greedy_one_hot(logits, batch.next_mask)
+        return torch.tanh(logits)
+
+    def soft_action(self, logits: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the policy's joint action (M, n, A), differentiable in the logits."""
+        if self.actor.shape.discrete:
+            return straight_through_sample(logits, mask, self.generator)
+        return torch.tanh(logits)
+
+    def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return the value (M,) that the actor ascends."""
+        return self.critic(batch.state, batch.obs, action)
+
+    def schedule(self, fraction: float) -> None:
+        """See `loop.Learner.schedule`."""
+        share = 1.0 - (1.0 - self.config.final_lr) * fraction
+        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr * share
+        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_lr * share
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """See `loop.Learner.diagnose`."""
+        with torch.no_grad():
+            value = self.critic(batch.state, batch.obs, batch.action)
+        return {"value/mean": value.mean(), "value/reward": batch.reward.mean()}
+
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, frozen: torch.nn.Module | None = None) -> None:
+        """Make one clipped gradient step; `frozen` is a module on the way that must not collect gradients."""
+        if frozen is not None:
+            frozen.requires_grad_(False)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if frozen is not None:
+            frozen.requires_grad_(True)
+        parameters = optimizer.param_groups[0]["params"]
+        torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        optimizer.step()
+
+
+class MADDPG:
+    """The defender: trains a team on attack-free episodes."""
+
+    name: ClassVar[str] = "maddpg"
+    Config: ClassVar[type] = Config
+    Learner: ClassVar[type[MaddpgLearner]] = MaddpgLearner
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = self.Config() if config is None else config
+
+    def train(
+        self, variant: VariantSpec, *, seed: int, budget: int, callback: Callback | None = None
+    ) -> NetworkPolicy:
+        """Train a team policy and return it as it stands after the last step.
+
+        Args:
+            variant: the world.
+            seed: determines weights, starts, exploration and sampling.
+            budget: environment steps.
+            callback: gets progress reports with "greedy_return" and the losses.
+        """
+        task = TeamTask(variant, self.config.worlds)
+        task.reset()
+        learner = self.Learner(task, self.config, seed)
+
+        def measure(policy: Policy) -> dict[str, float]:
+            seeds = range(EVALUATION_SEED, EVALUATION_SEED + 32)
+            return {"greedy_return": play(variant, policy, seeds=seeds, rng=np.random.default_rng(0)).returns.mean()}
+
+        loop.train(task, learner, self.config, budget=budget, seed=seed, measure=measure, callback=callback)
+        return learner.policy

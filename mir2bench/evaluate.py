@@ -1,0 +1,92 @@
+"""Evaluate defenders under worst-case attack: `python -m mir2bench.evaluate --help`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mir2bench.cli import run
+
+DESCRIPTION = """Train (or load) defenders, train adversaries against them, and report how they hold up.
+
+Examples:
+  python -m mir2bench.evaluate
+  python -m mir2bench.evaluate --algo maddpg mir2 --budget standard --out runs/comparison
+  python -m mir2bench.evaluate --algo mir2 scripted:centroid --env Rendezvous5-adv2-v0 --seeds 3
+  python -m mir2bench.evaluate --policy runs/a/bundle runs/b/bundle
+  python -m mir2bench.evaluate --algo mir2 --set lam=0.02
+  python -m mir2bench.evaluate --algo maddpg mir2 --budget standard --out runs/comparison --resume"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate, and how."""
+
+    algo: tuple[str, ...] = ()
+    """Defenders to train: names, package.module:Class, or scripted:TEAM. Without --policy the default is mir2."""
+    env: tuple[str, ...] = ()
+    """Variants; the default is Rendezvous10-adv1-v0, or what the policies were trained on."""
+    policy: tuple[Path, ...] = ()
+    """Policy bundles to evaluate as they are; bundles that differ in their seed alone count as one defender."""
+    budget: str = "quick"
+    """How much work: smoke, quick, standard or paper."""
+    protocol: str = "paper-v1"
+    """Which attackers and partitions."""
+    seeds: int | None = None
+    """Training seeds per defender; the default is the budget's number."""
+    workers: int | None = None
+    """Processes; the default is one per core. The results do not depend on it."""
+    out: Path | None = None
+    """Study folder; the default is runs/<date-time>-<algorithms>."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Continue the study in --out where it stopped."""
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
+    """Settings that differ from an algorithm's defaults; ALGORITHM.KEY=VALUE for one algorithm alone."""
+
+
+def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
+    """Run the study that the options describe."""
+    from mir2bench.errors import StudyError
+    from mir2bench.evaluation.single import default_out
+    from mir2bench.evaluation.study import DEFAULT_ALGORITHM, Study
+
+    if options.resume and options.out is None:
+        raise StudyError("--resume needs --out: the folder of the study to continue.")
+    study = Study.resolve(
+        options.algo,
+        variants=options.env,
+        policies=options.policy,
+        budget=options.budget,
+        protocol=options.protocol,
+        seeds=options.seeds,
+        settings=options.settings,
+    )
+    names = options.algo or (("policies",) if options.policy else (DEFAULT_ALGORITHM,))
+    out = options.out or default_out(names)
+    study.run(out, workers=options.workers, resume=options.resume, command=command_line(options))
+
+
+def command_line(options: Options) -> str:
+    """Return the command that does the same work; where and how fast it runs is left out."""
+    words = ["python", "-m", "mir2bench.evaluate"]
+    for flag, value in (
+        ("--algo", options.algo),
+        ("--env", options.env),
+        ("--policy", options.policy),
+        ("--budget", (options.budget,)),
+        ("--protocol", (options.protocol,)),
+        ("--seeds", () if options.seeds is None else (options.seeds,)),
+        ("--set", options.settings),
+    ):
+        if value:
+            words += [flag, *map(str, value)]
+    return shlex.join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, prog="python -m mir2bench.evaluate", description=DESCRIPTION))

@@ -1,0 +1,301 @@
+"""Running jobs on this machine: in this process, or in several that share the study folder and nothing else.
+
+A worker is a fresh process with one thread for numba, torch and BLAS each, so a result depends neither on the number of
+workers nor on their order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from mir2bench.errors import Mir2BenchError
+from mir2bench.evaluation.files import StorageError
+from mir2bench.evaluation.jobs import Job
+from mir2bench.evaluation.store import Store
+from mir2bench.evaluation.work import run_job
+from mir2bench.learning.progress import Progress
+
+_ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job gave no result.
+
+    Attributes:
+        message: one line.
+        trace: the traceback, or "" if there is none.
+        storage: whether the disk is the reason, so that no other job can succeed either.
+    """
+
+    message: str
+    trace: str = ""
+    storage: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe an exception."""
+        text = " ".join(str(error).split())
+        if not isinstance(error, Mir2BenchError):
+            text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return cls(text, traceback.format_exc(), isinstance(error, StorageError))
+
+
+class Listener(Protocol):
+    """Who wants to know how the jobs fare."""
+
+    def started(self, job: Job) -> None:
+        """A worker took the job."""
+        ...
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        """A training reported."""
+        ...
+
+    def finished(self, job: Job) -> None:
+        """The result is in the store."""
+        ...
+
+    def failed(self, job: Job, failure: Failure) -> None:
+        """There is no result."""
+        ...
+
+
+def default_workers() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def execute(jobs: Sequence[Job], store: Store, *, workers: int, listener: Listener) -> dict[str, Failure]:
+    """Run all jobs that the store does not hold yet, each after those it needs.
+
+    A job that fails, or whose process dies, loses only itself and those that need it.
+
+    Args:
+        jobs: in an order in which each stands behind its needs.
+        store: opened and locked by the caller.
+        workers: number of processes; 1 works in this one.
+        listener: told of everything, in this thread.
+
+    Returns:
+        Key -> failure of each job that failed; jobs that needed one of those are not in it.
+
+    Raises:
+        StorageError: the study folder cannot be written any more.
+        KeyboardInterrupt: the user stopped; finished jobs stay.
+    """
+    queue = _Queue(jobs, store)
+    store.forget_failures(queue.waiting)
+    if workers == 1:
+        _run_here(queue, store, listener)
+    else:
+        _run_in_processes(queue, store, min(workers, max(1, len(queue.waiting))), listener)
+    return queue.failures
+
+
+class _Queue:
+    """Which jobs may start."""
+
+    def __init__(self, jobs: Sequence[Job], store: Store) -> None:
+        self.finished = {job.key for job in jobs if store.is_finished(job.key)}
+        self.waiting = [job for job in jobs if job.key not in self.finished]
+        self.failures: dict[str, Failure] = {}
+        self._lost: set[str] = set()
+
+    def take(self) -> Job | None:
+        """Return the first job whose needs are met, or None if none may start now."""
+        for job in list(self.waiting):
+            needs = set(job.needs.values())
+            if needs & self._lost:
+                self._lost.add(job.key)
+                self.waiting.remove(job)
+            elif needs <= self.finished:
+                self.waiting.remove(job)
+                return job
+        return None
+
+    def settle(self, job: Job, failure: Failure | None, store: Store, listener: Listener) -> None:
+        """Take note of how a job ended."""
+        if failure is None:
+            self.finished.add(job.key)
+            listener.finished(job)
+            return
+        if failure.storage:
+            raise StorageError(failure.message)
+        self.failures[job.key] = failure
+        self._lost.add(job.key)
+        if failure.trace:
+            store.write_failure(job, failure.trace)
+        listener.failed(job, failure)
+
+
+def _run_here(queue: _Queue, store: Store, listener: Listener) -> None:
+    with one_torch_thread():
+        while (job := queue.take()) is not None:
+            listener.started(job)
+            failure = None
+            try:
+                run_job(store, job, lambda progress, job=job: listener.progress(job, progress))
+            except Exception as error:
+                failure = Failure.of(error)
+            queue.settle(job, failure, store, listener)
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch use one thread inside: sums in another order would make other results."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Worker:
+    """One process, our end of its pipe, and what it works on."""
+
+    def __init__(self, root: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.job: Job | None = None
+        self.process = context.Process(target=_work, args=(theirs, str(root)), daemon=True)
+        with _child_environment():
+            self.process.start()
+        theirs.close()
+
+    def give(self, job: Job) -> bool:
+        """Hand over a job; False if the process has died."""
+        try:
+            self.connection.send(job)
+        except OSError:
+            return False
+        self.job = job
+        return True
+
+    def stop(self) -> None:
+        """End the process at once."""
+        self.process.terminate()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+
+def _run_in_processes(queue: _Queue, store: Store, workers: int, listener: Listener) -> None:
+    pool: list[_Worker] = []
+    try:
+        while True:
+            idle = [worker for worker in pool if worker.job is None]
+            while idle or len(pool) < workers:
+                job = queue.take()
+                if job is None:
+                    break
+                if not idle:
+                    pool.append(_Worker(store.root))
+                    idle = pool[-1:]
+                worker = idle.pop()
+                listener.started(job)
+                if not worker.give(job):
+                    worker.job = job  # its death is handled below like any other
+            busy = {worker.connection: worker for worker in pool if worker.job is not None}
+            if not busy:
+                return
+            for connection in wait(list(busy)):
+                worker = busy[connection]  # type: ignore[index]
+                if not _listen(worker, queue, store, listener):
+                    pool.remove(worker)
+                    worker.stop()
+    finally:
+        for worker in pool:
+            worker.stop()
+
+
+def _listen(worker: _Worker, queue: _Queue, store: Store, listener: Listener) -> bool:
+    """Take one message from a worker; return False if it has died."""
+    job = worker.job
+    if job is None:
+        raise RuntimeError("an idle worker sent a message")
+    try:
+        kind, content = worker.connection.recv()
+    except (EOFError, OSError):
+        worker.process.join(5)
+        code = worker.process.exitcode
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        queue.settle(job, Failure(f"its process died with exit code {code}{hint}"), store, listener)
+        return False
+    if kind == "progress":
+        listener.progress(job, content)
+    else:
+        worker.job = None
+        queue.settle(job, content, store, listener)
+    return True
+
+
+@contextlib.contextmanager
+def _child_environment() -> Iterator[None]:
+    """Let a child start with one thread everywhere, and deaf to Ctrl-C, which is for the coordinator."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
+    main = threading.current_thread() is threading.main_thread()
+    handler: Any = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _work(connection: Connection, root: str) -> None:
+    """The life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    store = Store(Path(root))
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        failure = None
+        try:
+            run_job(store, job, lambda progress: connection.send(("progress", progress)))
+        except BaseException as error:  # whatever it is, the coordinator must hear of it
+            failure = Failure.of(error)
+        connection.send(("settled", failure))
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        # Nobody is left to take the result; a resumed study does the job again.
+        os._exit(1)

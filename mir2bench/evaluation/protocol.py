@@ -1,0 +1,152 @@
+"""What an evaluation consists of: budgets, partitions, attackers, and the seeds that everything is drawn from.
+
+Protocol `paper-v1` is the paper's: every defender is trained with S seeds; with one adversary each of the N agents is
+attacked in turn, with several 5 sampled partitions are; the attacker is learned, zero-sum, against the frozen team.
+Untrained attackers (random, idle, the family's scripted traitors) are played beside it as sanity columns, and a clean
+control arm (phi = 0) on the same evaluation seeds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mir2bench.attackers import fixed_attackers
+from mir2bench.errors import ConfigError, unknown_name
+from mir2bench.partition import Partition, count_partitions, enumerate_partitions, sample_partitions
+from mir2bench.registration import VariantSpec
+
+CLEAN = "none"
+"""Name of the attacker in the clean control arm."""
+
+_EVALUATION_SEED = 2_000_000_000_000  # above every 32-bit number, so that no training seed can meet it
+_VALIDATION_SEED = 1_000_000_000_000
+_PARTITION_SEED = 20_240_101
+_ATTACK_SEED_STEP = 1_000  # attack seeds are 1000 (restart + 1) + the defender's seed
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much work a study does.
+
+    Attributes:
+        name: what `--budget` calls it.
+        train_steps: environment steps to train one defender.
+        attack_steps: environment steps to train one attacker.
+        attack_restarts: attackers trained per cell; the strongest counts.
+        defender_seeds: S, training seeds per defender.
+        episodes: evaluation episodes per cell.
+        partitions: most partitions attacked per variant; None leaves the number to the protocol.
+        board: whether its results may enter the leaderboard.
+    """
+
+    name: str
+    train_steps: int
+    attack_steps: int
+    attack_restarts: int
+    defender_seeds: int
+    episodes: int
+    partitions: int | None
+    board: bool
+
+    def __post_init__(self) -> None:
+        for field in ("train_steps", "attack_steps", "attack_restarts", "defender_seeds", "episodes"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"budget `{self.name}`: {field} must be 1 or more, but it is {getattr(self, field)}.")
+        if not self.defender_seeds < _ATTACK_SEED_STEP:
+            raise ConfigError(
+                f"{self.defender_seeds} seeds are too many: seeds from {_ATTACK_SEED_STEP} on belong to attackers. "
+                f"Ask for fewer than {_ATTACK_SEED_STEP}."
+            )
+
+
+BUDGETS = {
+    budget.name: budget
+    for budget in (
+        #      name        train_steps attack_steps restarts seeds episodes partitions board
+        Budget("smoke", 2_000, 2_000, 1, 1, 4, 2, False),
+        Budget("quick", 600_000, 100_000, 1, 1, 32, None, False),
+        Budget("standard", 2_000_000, 400_000, 1, 5, 32, None, True),
+        Budget("paper", 10_000_000, 10_000_000, 1, 5, 32, None, True),
+    )
+}
+
+
+def get_budget(name: str) -> Budget:
+    """Return the budget of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in BUDGETS:
+        raise unknown_name("budget", name, BUDGETS)
+    return BUDGETS[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Which attackers play against which partitions.
+
+    Attributes:
+        name: what `--protocol` calls it.
+        trained: attackers that are trained for each cell.
+        sampled_partitions: how many partitions are sampled where there is more than one adversary.
+    """
+
+    name: str
+    trained: tuple[str, ...]
+    sampled_partitions: int
+
+    def partitions(self, variant: VariantSpec, budget: Budget) -> list[Partition]:
+        """Return the partitions to attack, in lexicographic order; the same for every defender and seed.
+
+        All N for one adversary, `sampled_partitions` distinct ones for more, none for the plain Dec-POMDP.
+        """
+        n, k = variant.n_agents, variant.n_adversaries
+        if k == 0:
+            return []
+        if k == 1:
+            chosen = list(enumerate_partitions(n, 1))
+        else:
+            rng = np.random.default_rng(_PARTITION_SEED)
+            chosen = sample_partitions(n, k, min(self.sampled_partitions, count_partitions(n, k)), rng)
+        return chosen[: budget.partitions]
+
+    def untrained(self, variant: VariantSpec) -> tuple[str, ...]:
+        """Return the attackers that need no training: random, idle and the family's scripted traitors."""
+        return tuple(fixed_attackers(variant))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the protocol as plain data."""
+        return {**asdict(self), "trained": list(self.trained)}
+
+
+PROTOCOLS = {"paper-v1": Protocol("paper-v1", trained=("learned",), sampled_partitions=5)}
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return the protocol of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+def evaluation_seeds(episodes: int) -> list[int]:
+    """Return the seeds of the evaluation episodes: the same for every cell, apart from all training seeds."""
+    return [_EVALUATION_SEED + episode for episode in range(episodes)]
+
+
+def validation_seeds(episodes: int) -> list[int]:
+    """Return seeds for looking at a policy outside a study, so that tuning never sees the evaluation episodes."""
+    return [_VALIDATION_SEED + episode for episode in range(episodes)]
+
+
+def attack_seed(defender_seed: int, restart: int) -> int:
+    """Return the seed of an attacker: one per defender seed and restart, the same for every partition."""
+    return _ATTACK_SEED_STEP * (restart + 1) + defender_seed

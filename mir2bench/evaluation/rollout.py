@@ -1,0 +1,128 @@
+"""Playing evaluation episodes: one cell (a team, a partition, an adversary) as one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mir2bench.engines.base import Layout, Worlds
+from mir2bench.errors import ActionError, PolicyError
+from mir2bench.partition import Partition, perturb
+from mir2bench.policies import Policy
+from mir2bench.registration import VariantSpec
+
+_TEAM_STREAM, _ADVERSARY_STREAM = 1, 2  # their own generators: the adversary's draws never shift the team's
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """What E evaluation episodes gave.
+
+    Attributes:
+        returns: (E,) float64, undiscounted sum of the team's reward.
+        lengths: (E,) int64, steps.
+        won: (E,) bool, or None in families without a `won` channel.
+    """
+
+    returns: np.ndarray
+    lengths: np.ndarray
+    won: np.ndarray | None
+
+
+def rollout(
+    variant: VariantSpec,
+    team: Policy,
+    phi: Partition,
+    adversary: Policy | None,
+    seeds: Sequence[int],
+    *,
+    team_name: str = "the team",
+    adversary_name: str = "the adversary",
+) -> Episodes:
+    """Play one episode per seed, all as one batch, greedy on both sides.
+
+    A seed's start does not depend on phi, so cells are paired episode by episode with the clean arm.
+
+    Args:
+        variant: the world.
+        team: policy of all N agents; what it chooses for adversaries is discarded.
+        phi: who is adversarial.
+        adversary: policy of the K adversaries; None if and only if phi is the plain 0.
+        seeds: one per episode.
+        team_name: how error messages call the team.
+        adversary_name: how they call the adversary.
+
+    Raises:
+        PolicyError: a policy returned actions of a wrong shape, not finite, out of range or illegal.
+    """
+    if (adversary is None) != (phi.weight == 0):
+        raise ValueError(f"phi names {phi.weight} adversaries, but the adversary is {adversary!r}.")
+    batch = len(seeds)
+    worlds = Worlds(variant, batch, threads=1, strict=True)
+    worlds.reset(seeds=seeds, phi=phi)
+    engine, layout = worlds.engine, worlds.layout
+    index = list(phi.adversaries)
+    carry, adversary_carry = team.initial_carry(batch), None
+    if adversary is not None:
+        adversary_carry = adversary.initial_carry(batch)
+    team_rng = np.random.default_rng(_TEAM_STREAM)
+    adversary_rng = np.random.default_rng(_ADVERSARY_STREAM)
+    returns = np.zeros(batch)
+    lengths = np.zeros(batch, dtype=np.int64)
+    won = np.zeros(batch, dtype=bool) if "won" in engine.channels else None
+    active = np.ones(batch, dtype=bool)
+    while True:
+        # Copies, since the engine overwrites its arrays and a policy may keep what it was given.
+        obs, mask = engine.obs.copy(), None if engine.mask is None else engine.mask.copy()
+        actions, carry = team.act(obs, carry, mask, rng=team_rng, deterministic=True)
+        actions = _checked(actions, layout, batch, layout.n_agents, team_name)
+        if adversary is not None:
+            chosen, adversary_carry = adversary.act(
+                obs[:, index],
+                adversary_carry,
+                None if mask is None else mask[:, index],
+                rng=adversary_rng,
+                deterministic=True,
+            )
+            actions = perturb(actions, _checked(chosen, layout, batch, len(index), adversary_name), phi)
+        try:
+            worlds.step(actions)
+        except ActionError as error:
+            raise PolicyError(
+                f"{team_name} or {adversary_name} chose an action that cannot be played: {error}"
+            ) from error
+        returns[active] += engine.reward[active]
+        lengths[active] += 1
+        ended = worlds.done & active
+        if won is not None:
+            won[ended] = engine.channels["won"][ended] > 0
+        active &= ~ended
+        if not active.any():
+            return Episodes(returns, lengths, won)
+        # Only first episodes count, but no engine need step a world that has ended.
+        over = np.flatnonzero(worlds.done)
+        if over.size:
+            worlds.reset(over, phi=phi)
+
+
+def _checked(actions: Any, layout: Layout, batch: int, n_agents: int, name: str) -> np.ndarray:
+    """Return the actions as an array, or say whose they are and what is wrong."""
+    actions = np.asarray(actions)
+    expected = layout.action_shape(batch, n_agents)
+    if actions.shape != expected:
+        raise PolicyError(
+            f"{name} returned actions of shape {actions.shape}, but {expected} was expected: "
+            f"(episodes, agents{'' if layout.discrete else ', components'})."
+        )
+    if actions.dtype.kind not in "fiu":
+        raise PolicyError(f"{name} returned actions of dtype {actions.dtype}, but they must be numbers.")
+    if not np.isfinite(actions).all():
+        episode, agent = np.argwhere(~np.isfinite(actions))[0][:2]
+        raise PolicyError(
+            f"{name} returned {actions[episode, agent]} for agent number {agent} of its {n_agents} in episode "
+            f"{episode}: actions must be finite. Its weights have probably diverged."
+        )
+    return actions

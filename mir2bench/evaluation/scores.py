@@ -1,0 +1,162 @@
+"""Results as data: one row per evaluation episode, and what the study ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import mir2bench
+from mir2bench.errors import StudyError
+from mir2bench.evaluation.jobs import Job
+from mir2bench.evaluation.store import Store
+
+COLUMNS = {
+    "variant": "string",
+    "defender": "string",
+    "defender_seed": "int64",
+    "attacker": "string",  # "none" in the clean control arm
+    "attacker_seed": "Int64",  # missing where the attacker is not trained
+    "phi": "string",  # N zeros and ones
+    "episode": "int64",  # the same number is the same start in every cell
+    "return": "float64",  # undiscounted sum of the team's raw reward
+    "length": "int64",  # steps
+    "won": "boolean",  # missing in families that know no victory
+}
+_PACKAGES = ("numpy", "numba", "torch", "gymnasium", "scipy", "pandas", "rliable", "safetensors")
+
+
+def collect_scores(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
+    """Return the table of all episodes, in an order that depends on the study alone.
+
+    Columns: see `COLUMNS`.
+
+    Raises:
+        StudyError: a job's result is missing or damaged.
+    """
+    parts = []
+    for job in jobs:
+        if job.kind != "rollout":
+            continue
+        episodes = store.read(job.key, "episodes.json")
+        if not isinstance(episodes, dict) or not {"return", "length", "won"} <= set(episodes):
+            raise StudyError(f"the result of {job.label} is missing or damaged; delete {store.folder(job.key)}.")
+        p = job.params
+        parts.append(
+            pd.DataFrame(
+                {
+                    "variant": job.variant.id,
+                    "defender": job.defender,
+                    "defender_seed": job.defender_seed,
+                    "attacker": p["attacker"],
+                    "attacker_seed": pd.NA if p["attacker_seed"] is None else p["attacker_seed"],
+                    "phi": p["phi"],
+                    "episode": range(len(episodes["return"])),
+                    "return": episodes["return"],
+                    "length": episodes["length"],
+                    "won": pd.NA if episodes["won"] is None else episodes["won"],
+                }
+            ).astype(COLUMNS)
+        )
+    keys = ["variant", "defender", "defender_seed", "phi", "attacker", "attacker_seed", "episode"]
+    return pd.concat(parts, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)[list(COLUMNS)]
+
+
+def collect_curves(jobs: Iterable[Job], store: Store, kind: str, metric: str) -> pd.DataFrame:
+    """Return one metric that the trainings of one kind reported.
+
+    Args:
+        jobs: the study's jobs.
+        store: where their results lie.
+        kind: "train" or "attack".
+        metric: its name; jobs that never reported it are left out.
+
+    Returns:
+        Columns variant, defender, seed, attacker, phi, restart, steps, value.
+    """
+    rows = [
+        (job.variant.id, job.defender, job.defender_seed, job.params.get("attacker", ""), job.params.get("phi", ""))
+        + (job.restart, row["steps"], row[metric])
+        for job in jobs
+        if job.kind == kind
+        for row in store.read(job.key, "curve.json") or []
+        if row.get(metric) is not None
+    ]
+    columns = ["variant", "defender", "seed", "attacker", "phi", "restart", "steps", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, git commit (None outside a checkout) and hardware."""
+    return {
+        "versions": {
+            "mir2bench": mir2bench.__version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "git_commit": _git_commit(),
+        "hardware": {
+            "platform": platform.platform(),
+            "machine": platform.machine(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "memory_gib": _memory_gib(),
+        },
+    }
+
+
+def compute_time(jobs: Iterable[Job], store: Store) -> dict[str, float]:
+    """Return wall and CPU seconds of the jobs, summed over all of them, in whichever session they ran."""
+    cards = [store.read(job.key, "job.json") for job in jobs]
+    return {
+        "jobs_wall_s": round(sum(card["wall_s"] for card in cards), 3),
+        "jobs_cpu_s": round(sum(card["cpu_s"] for card in cards), 3),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout that this package is run from, with "+changes" if files differ from it."""
+    package = Path(mir2bench.__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", "-C", str(package), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != package.parent:
+            return None  # installed into some other project's checkout
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,92 @@
+"""What the command lines that train a single policy share."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mir2bench.errors import ConfigError, StudyError
+from mir2bench.evaluation.contenders import SCRIPTED, load_team_bundle, make_scripted
+from mir2bench.evaluation.files import storing
+from mir2bench.evaluation.monitor import default_console, duration, make_bars, shown_metrics
+from mir2bench.learning.progress import Callback, Progress
+from mir2bench.policies import Policy, read_bundle
+from mir2bench.registration import VariantSpec, spec
+
+
+def default_out(names: tuple[str, ...]) -> Path:
+    """Return runs/<date-time>-<names>."""
+    text = "-".join(name.rsplit(":", 1)[-1].rsplit(".", 1)[-1] for name in names)
+    return Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{text}"
+
+
+def claim_folder(out: Path | None, name: str) -> Path:
+    """Make the folder that a single training writes to.
+
+    Raises:
+        StudyError: it holds something already.
+        StorageError: it cannot be made.
+    """
+    folder = (out or default_out((name,))).absolute()
+    with storing(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StudyError(f"{folder} exists and is not empty. Choose a new folder with --out.")
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def parse_steps(text: str, of_budget: Callable[[str], int]) -> int:
+    """Read a number of environment steps, or the name of a budget.
+
+    Raises:
+        UnknownNameError: neither.
+        ConfigError: the number is not positive.
+    """
+    if not text.replace("_", "").replace(",", "").isdecimal():
+        return of_budget(text)
+    steps = int(text.replace("_", "").replace(",", ""))
+    if steps < 1:
+        raise ConfigError(f"the budget must be 1 step or more, but it is {text}.")
+    return steps
+
+
+def load_team(policy: str, variant: str | None) -> tuple[VariantSpec, Policy]:
+    """Return the variant and the team that a command line names.
+
+    Args:
+        policy: a bundle's folder or "scripted:<team>".
+        variant: an id; None takes the bundle's own.
+
+    Raises:
+        PolicyError: the bundle is damaged, does not fit, or holds adversaries.
+        ConfigError: a scripted team without a variant.
+    """
+    if policy.startswith(SCRIPTED):
+        if variant is None:
+            raise ConfigError(f"{policy} plays many variants: name one with --env.")
+        return spec(variant), make_scripted(spec(variant), policy.removeprefix(SCRIPTED))
+    own = spec(variant or read_bundle(policy)["variant"])
+    return own, load_team_bundle(Path(policy), own)
+
+
+@contextlib.contextmanager
+def show_progress(title: str) -> Iterator[Callback]:
+    """Show a training's progress: a bar with rate and time left in a terminal, elsewhere a line per report."""
+    console = default_console()
+    bars = make_bars(console)
+    task = bars.add_task(title, total=1, note="")
+    started = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        seconds = max(time.monotonic() - started, 1e-9)
+        rate = progress.steps / seconds
+        left = seconds * (progress.budget - progress.steps) / max(progress.steps, 1)
+        note = "  ".join([f"{rate:,.0f} steps/s, {duration(left)} left", *shown_metrics(progress)])
+        bars.update(task, completed=progress.steps, total=progress.budget, note=note)
+        if not console.is_terminal and progress.metrics:
+            console.print(f"{progress.steps:,} of {progress.budget:,} steps: {note}", highlight=False, soft_wrap=True)
+
+    with bars:
+        yield report

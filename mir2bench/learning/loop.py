@@ -1,0 +1,114 @@
+"""The one training loop: act, store, update, and from time to time measure the greedy policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from mir2bench.learning.policy import NetworkPolicy
+from mir2bench.learning.progress import Callback, Progress
+from mir2bench.learning.replay import Batch, EpisodeReplay
+from mir2bench.learning.tasks import Task
+from mir2bench.policies import Policy, RandomPolicy
+
+REPORTS = 24
+"""How often a run reports its progress and measures the greedy policy, spread evenly over the budget."""
+
+
+class Learner(Protocol):
+    """What is trained: networks, their optimisers and the update rule.
+
+    Attributes:
+        policy: the actor as a policy; non-deterministic actions explore.
+        recurrent: whether updates need whole episodes.
+    """
+
+    policy: NetworkPolicy
+    recurrent: bool
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Make one gradient step and return what to log."""
+        ...
+
+    def schedule(self, fraction: float) -> None:
+        """Adapt step sizes to how much of the budget is spent, in [0, 1]."""
+        ...
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """Return further measurements on a batch; called with each report only, so they may be costly."""
+        ...
+
+
+class LoopConfig(Protocol):
+    """The settings that the loop reads from a learner's configuration."""
+
+    @property
+    def worlds(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def updates_per_step(self) -> int: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def n_steps(self) -> int: ...
+    @property
+    def gamma(self) -> float: ...
+
+
+def train(
+    task: Task,
+    learner: Learner,
+    config: LoopConfig,
+    *,
+    budget: int,
+    seed: int,
+    measure: Callable[[Policy], dict[str, float]],
+    callback: Callback | None = None,
+) -> None:
+    """Train `learner` on `task` for `budget` environment steps.
+
+    Each round every world makes one step and the learner `updates_per_step` updates, once `warmup` steps of uniformly
+    random play are stored. Starts, exploration and sampling draw from generators spawned from `seed`.
+
+    Args:
+        measure: evaluates the greedy policy; its figures go into the report.
+        callback: gets `REPORTS` reports, the last at the end of the budget.
+    """
+    starts, explore, sampling = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
+    task.reset(seeds=[int(s) for s in starts.integers(2**63, size=task.batch)])
+    replay = EpisodeReplay(task, min(config.capacity, budget), n_steps=config.n_steps, gamma=config.gamma)
+    draw = replay.sample_episodes if learner.recurrent else replay.sample
+    warmup: Policy = RandomPolicy(task.layout)
+    carry = learner.policy.initial_carry(task.batch)
+    logged: dict[str, Tensor] = {}
+    rounds = max(1, budget // task.batch)
+    reports = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
+    for done_rounds in range(1, rounds + 1):
+        warm = (done_rounds - 1) * task.batch < config.warmup
+        actions, carry_after = learner.policy.act(task.obs, carry, task.mask, rng=explore, deterministic=False)
+        if warm:
+            actions, _ = warmup.act(task.obs, None, task.mask, rng=explore)
+        carry = carry_after
+        task.step(actions)
+        replay.add(task, actions)
+        ended = np.flatnonzero(task.terminated | task.truncated)
+        if ended.size:
+            task.reset(ended)
+            replay.start(task, ended)
+            if carry is not None:
+                carry[ended] = 0.0
+        if not warm:
+            learner.schedule(done_rounds / rounds)
+            for _ in range(config.updates_per_step):
+                logged = learner.update(draw(config.batch_size, sampling))
+        if callback is not None and done_rounds in reports:
+            steps = budget if done_rounds == rounds else done_rounds * task.batch
+            logged |= learner.diagnose(draw(config.batch_size, sampling))
+            figures = {name: float(value) for name, value in logged.items()} | measure(learner.policy)
+            callback(Progress(steps, budget, figures))

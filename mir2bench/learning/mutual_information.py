@@ -1,0 +1,161 @@
+"""Mutual information between what agents see and what they do: the CLUB estimate, and the exact value as a check.
+
+CLUB (Cheng et al. 2020) bounds I(x; y) from above with a variational q(y | x) fitted by maximum likelihood:
+
+    I_vCLUB = E_{p(x,y)} log q(y | x) - E_{p(x) p(y)} log q(y | x).
+
+On n pairs (x_k, y_k) the second term is a mean over all n^2 pairs. For the two families of q used here it is known in
+closed form from a few averages, so that everything below costs O(n). All functions treat agents as independent
+channels: arrays are (M, n, A), M samples of n agents with A action components, and results are (M, n) in nats. The
+estimate for agent i is the mean over M; their sum over agents bounds the joint I(h; a) when policies are factorised.
+
+How the estimate is shared out among samples is a choice, because the n^2 negative pairs can be grouped two ways:
+
+    "actions":    I_k = log q(y_k | x_k) - mean_j log q(y_j | x_k)      (the grouping of Cheng et al.)
+    "histories":  I_k = log q(y_k | x_k) - mean_j log q(y_k | x_j)
+
+Both have the same mean over k, to the last digit. As a penalty on the reward they differ: seen as a function of the
+agent's own action y_k, the negative term of the first is a constant, and what is left only rewards being improbable
+under q; the second, like the divergence KL(pi(a | h) || p(a)) that the paper's identity names, also pulls the action
+towards those that are usual in other histories.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Negatives = Literal["actions", "histories"]
+
+MAX_LOG_VARIANCE = 2.0
+
+
+def club_gaussian(mean: Tensor, log_var: Tensor, action: Tensor, negatives: Negatives = "histories") -> Tensor:
+    """Return the per-sample CLUB estimate of q = N(mean, diag exp(log_var)).
+
+    Args:
+        mean, log_var: (M, n, A), q's parameters at x_k.
+        action: (M, n, A), y_k.
+        negatives: see the module's text.
+
+    Returns:
+        (M, n), nats.
+    """
+    precision = torch.exp(-log_var)
+    if negatives == "actions":
+        # mean_j (y_j - mu_k)^2 = V + (m - mu_k)^2 with the mean m and the variance V of all y; log-variances cancel.
+        center = action.mean(dim=0)
+        spread = (action - center).square().mean(dim=0)
+        gap = spread + (center - mean).square() - (action - mean).square()
+        return 0.5 * (precision * gap).sum(dim=-1)
+    # mean_j [(y_k - mu_j)^2 / s_j + log s_j] is a quadratic in y_k whose coefficients are averages over j.
+    p = precision.mean(dim=0)
+    pm = (precision * mean).mean(dim=0)
+    pmm = (precision * mean.square()).mean(dim=0) + log_var.mean(dim=0)
+    negative = action.square() * p - 2 * action * pm + pmm
+    positive = (action - mean).square() * precision + log_var
+    return 0.5 * (negative - positive).sum(dim=-1)
+
+
+def club_categorical(log_probs: Tensor, one_hot: Tensor, negatives: Negatives = "histories") -> Tensor:
+    """Return the per-sample CLUB estimate of a categorical q.
+
+    Args:
+        log_probs: (M, n, A), log q(. | x_k), normalised over the last axis and finite (do not mask illegal actions:
+            another sample's action may be illegal here, and its log-probability must exist).
+        one_hot: (M, n, A), y_k.
+        negatives: see the module's text.
+
+    Returns:
+        (M, n), nats.
+    """
+    positive = (one_hot * log_probs).sum(dim=-1)
+    if negatives == "actions":
+        return positive - (one_hot.mean(dim=0) * log_probs).sum(dim=-1)
+    return positive - (one_hot * log_probs.mean(dim=0)).sum(dim=-1)
+
+
+class ActionModel(nn.Module):
+    """The variational q(a | x): a linear layer on x gives a diagonal Gaussian or a categorical distribution per agent.
+
+    One layer serves all agents, q(a^i | x^i); a `joint` model reads the x of all n agents for each agent's action,
+    q(a | x) = prod_i q_i(a^i | x^1 ... x^n).
+
+    Args:
+        input_dim: D, the size of one agent's x.
+        action_dim: A.
+        discrete: categorical rather than Gaussian.
+        min_std: floor of the Gaussian's standard deviation: the behaviour policy's own noise. A q more certain than the
+            policy itself would report information that is not there.
+        joint: number of agents n of a joint model; 0 for one model per agent.
+    """
+
+    def __init__(self, input_dim: int, action_dim: int, *, discrete: bool, min_std: float, joint: int = 0) -> None:
+        super().__init__()
+        self.discrete = discrete
+        self.joint = joint
+        self.min_log_var = 2 * math.log(max(min_std, 1e-3))
+        self.linear = nn.Linear(input_dim * max(1, joint), (action_dim if discrete else 2 * action_dim) * max(1, joint))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x (M, n, D) to (mean, log-variance), each (M, n, A); discrete: (log-probabilities, themselves)."""
+        out = self.linear(x.flatten(-2)).unflatten(-1, (self.joint, -1)) if self.joint else self.linear(x)
+        if self.discrete:
+            log_probs = F.log_softmax(out, dim=-1)
+            return log_probs, log_probs
+        mean, log_var = out.chunk(2, dim=-1)
+        return torch.tanh(mean), log_var.clamp(self.min_log_var, MAX_LOG_VARIANCE)
+
+    def log_likelihood(self, q: tuple[Tensor, Tensor], action: Tensor) -> Tensor:
+        """Return log q(a | x), (M, n) nats, of what `forward` gave and (M, n, A) actions."""
+        mean, log_var = q
+        if self.discrete:
+            return (mean * action).sum(dim=-1)
+        square = (action - mean).square() * torch.exp(-log_var)
+        return -0.5 * (square + log_var + math.log(2 * math.pi)).sum(dim=-1)
+
+    def club(self, q: tuple[Tensor, Tensor], action: Tensor, negatives: Negatives = "histories") -> Tensor:
+        """Return the per-sample CLUB estimate, (M, n) nats, of what `forward` gave and (M, n, A) actions."""
+        if self.discrete:
+            return club_categorical(q[0], action, negatives)
+        return club_gaussian(*q, action, negatives)
+
+
+def exact_gaussian(mean: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """Estimate the true I(h^i; a^i) of a known policy N(mean(h), std^2), without any bound.
+
+    I = E_h E_{a ~ pi(.|h)} [log pi(a | h) - log mean_h' pi(a | h')], with one drawn action per history. The mixture is
+    over the M histories given, so the value cannot exceed log M.
+
+    Args:
+        mean: (M, n, A), the policy's means at M histories.
+        std: standard deviation of its noise.
+        generator: draws the actions.
+
+    Returns:
+        (n,) nats.
+    """
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+    action = (mean + std * noise).transpose(0, 1)  # (n, M, A)
+    square = torch.cdist(action, mean.transpose(0, 1).contiguous()).square() / std**2  # (n, M, M)
+    own = noise.square().sum(dim=-1).transpose(0, 1)  # (n, M)
+    mixture = torch.logsumexp(-0.5 * square, dim=-1) - math.log(mean.shape[0])
+    return (-0.5 * own - mixture).mean(dim=-1)
+
+
+def exact_categorical(log_probs: Tensor) -> Tensor:
+    """Return the exact I(h^i; a^i) = E_h KL(pi(.|h) || mean_h pi(.|h)) of a known policy.
+
+    Args:
+        log_probs: (M, n, A), log pi(. | h) at M histories; -inf is allowed for impossible actions.
+
+    Returns:
+        (n,) nats.
+    """
+    probs = log_probs.exp()
+    marginal = probs.mean(dim=0).clamp_min(1e-38).log()
+    return (probs * (log_probs.clamp_min(-1e9) - marginal)).sum(dim=-1).mean(dim=0)

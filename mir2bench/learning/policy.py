@@ -1,0 +1,53 @@
+"""The policy that an actor network plays."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mir2bench.learning.networks import Actor, legal_logits
+from mir2bench.policies import Carry
+
+
+class NetworkPolicy:
+    """A trained actor as a `Policy`.
+
+    Args:
+        actor: the network; its parameters are used as they are.
+        n_agents: n, the agents it plays: N for a team, K for the adversaries of a partition.
+        noise: standard deviation of the Gaussian that non-deterministic continuous actions add.
+    """
+
+    def __init__(self, actor: Actor, n_agents: int, noise: float = 0.0) -> None:
+        self.actor = actor
+        self.n_agents = n_agents
+        self.noise = noise
+
+    def initial_carry(self, batch: int) -> Carry:
+        """Return the empty memory, zeros (B, n, H) float32; None for feed-forward actors."""
+        shape = self.actor.shape
+        return np.zeros((batch, self.n_agents, shape.hidden), np.float32) if shape.recurrent else None
+
+    @torch.no_grad()
+    def act(
+        self,
+        obs: np.ndarray,
+        carry: Carry,
+        mask: np.ndarray | None = None,
+        *,
+        rng: np.random.Generator,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, Carry]:
+        """See `Policy.act`. Samples of discrete actions follow softmax(logits) over the legal actions."""
+        memory = None if carry is None else torch.from_numpy(np.asarray(carry, dtype=np.float32))
+        out, memory = self.actor(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), memory)
+        carry = None if memory is None else memory.numpy()
+        if self.actor.shape.discrete:
+            logits = legal_logits(out, None if mask is None else torch.from_numpy(np.asarray(mask))).numpy()
+            if not deterministic:
+                logits = logits + rng.gumbel(size=logits.shape)
+            return logits.argmax(axis=-1), carry
+        action = out.numpy()
+        if not deterministic:
+            action = np.clip(action + self.noise * rng.standard_normal(action.shape, dtype=np.float32), -1.0, 1.0)
+        return action, carry

@@ -1,0 +1,1 @@
+"""Thin faces of one engine: Gymnasium, vectorised Gymnasium, PettingZoo, and the two one-sided games."""
