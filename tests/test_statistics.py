@@ -225,13 +225,13 @@ class TestImprovements:
 
     def test_better_in_every_run(self) -> None:
         found = self._pair(MATRIX + 10, MATRIX)
-        assert (found["probability"], found["ci_clustered"], found["tie"]) == (1.0, (1.0, 1.0), False)
+        assert (found["probability"], found["ci_clustered"], found["verdict"]) == (1.0, (1.0, 1.0), "difference")
         assert found["ci_over"] == "seeds"
 
     def test_equal_is_a_tie(self) -> None:
         found = self._pair(MATRIX, MATRIX)
         assert found["probability"] == 0.5
-        assert found["tie"]
+        assert found["verdict"] == "tie"
 
     def test_a_tie_is_judged_over_whole_seeds(self) -> None:
         # Each seed has one level on all partitions: 5 runs a side, not 50.
@@ -239,7 +239,7 @@ class TestImprovements:
         y = np.repeat(np.array([[0.5], [1.5], [2.5], [3.5], [6]]), 10, axis=1)
         found = self._pair(x, y)
         assert found["probability"] == 0.56
-        assert found["tie"]
+        assert found["verdict"] == "tie"
         assert found["ci"][1] - found["ci"][0] < found["ci_clustered"][1] - found["ci_clustered"][0]
 
     def test_against_a_single_seed_partitions_are_compared(self) -> None:
@@ -251,7 +251,11 @@ class TestImprovements:
         found = self._pair(np.array([[2.0]]), np.array([[1.0]]))
         assert found["probability"] == 1.0
         assert found["ci_over"] == "nothing"
-        assert found["tie"]
+        assert found["verdict"] == "too few seeds"
+
+    def test_three_seeds_tell_nothing_however_far_apart(self) -> None:
+        assert self._pair(MATRIX[:3] + 10, MATRIX)["verdict"] == "too few seeds"
+        assert self._pair(MATRIX[:4] + 10, MATRIX)["verdict"] == "difference"
 
 
 class TestWording:
@@ -274,14 +278,14 @@ class TestWording:
         )
         outcome.arms["worst"]["attacker"] = "spoil"
         result = summarize([outcome], SPEC)
-        told = notes({"board": False, "board_reason": "of a reason"}, result)
+        told = notes({"study": {"contenders": [{"name": "d", "kind": "trained"}]}}, result)
         assert told == [
-            "Not for the leaderboard: of a reason.",
-            "d: a single training seed, so its intervals (clean over episodes, attacked over partitions) say nothing about "
-            "another training run.",
-            "d: the learned attacker is weaker than an untrained one (spoil) in 1 of 3 cells, by up to 1.00: read `worst "
-            "attacker`, and raise the attack budget.",
-        ]  # fmt: skip
+            "d: a single training seed, so its intervals (clean over episodes, attacked over partitions) say nothing "
+            "about another training run.",
+            "d: the learned attacker is weaker than an untrained one (spoil) in 1 of 3 cells, by up to 1.00: read "
+            "the worst attacker, and raise the attack budget.",
+        ]
+        assert notes({"study": {"contenders": [{"name": "d", "kind": "scripted"}]}}, result) == told[1:]
         header, rows = main_rows(result)
         assert [h for h in header if h not in ("defender", "normalized IQM")] == [
             "clean",

@@ -8,8 +8,8 @@ rho = pi(a_t | o_t) / pi_old(a_t | o_t), all epochs over a batch of rollouts des
     L = - mean min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) + mean (V(s_t, o_t) - R_t)^2.
 
 Training starts twice: once from scratch, and once from an actor that has imitated the family's scripted traitor which
-hurts this victim most. The policies before and after are compared on seeds of their own, and the strongest is returned:
-a team must not look robust because one training went astray.
+hurts this victim most. The policies on the way are compared on seeds of their own, and the strongest is returned: a team
+must not look robust because one training went astray.
 
 Differences from the paper and from its authors' code:
 1. They train the adversary with MADDPG, as the team. Against rendezvous teams MADDPG settled at attacks weaker than the
@@ -22,7 +22,7 @@ Differences from the paper and from its authors' code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mir2bench.attackers.fixed import scripted_traitors
-from mir2bench.errors import ConfigError
+from mir2bench.errors import ConfigError, PolicyError
 from mir2bench.learning.measure import play
 from mir2bench.learning.networks import Actor, ActorShape, Critic, legal_logits
 from mir2bench.learning.policy import NetworkPolicy
@@ -69,7 +69,6 @@ class Config:
         imitation_steps: gradient steps of imitation.
         worlds: parallel episodes.
         rollout: steps per world and batch.
-        logit_penalty: weight of the squared excess of continuous actors' logits over 3 (tanh 3 = 0.995).
         max_grad_norm: gradients are clipped to this norm.
     """
 
@@ -77,23 +76,22 @@ class Config:
     hidden: int = 64
     lr: float = 2e-3
     imitation_lr: float = 2e-4
-    gamma: float = 0.99
-    gae: float = 0.95
+    gamma: float = 0.98
+    gae: float = 0.9
     clip: float = 0.2
     epochs: int = 4
     minibatch: int = 3200
     std: float = 0.5
     imitation_std: float = 0.1
-    imitation_steps: int = 2_000
+    imitation_steps: int = 4_000
     worlds: int = 256
     rollout: int = 50
-    logit_penalty: float = 1e-2
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
-            if not 0 <= value < float("inf") or (value == 0 and name not in ("imitation_steps", "logit_penalty")):
+            if not 0 <= value < float("inf") or (value == 0 and name != "imitation_steps"):
                 raise ConfigError(f"{name} must be a finite number above 0, but it is {value}.")
         if self.gamma > 1 or self.gae > 1:
             raise ConfigError(f"gamma and gae must be at most 1, but they are {self.gamma} and {self.gae}.")
@@ -131,6 +129,7 @@ class LearnedAttacker:
 
         Raises:
             ConfigError: phi names no adversary.
+            PolicyError: the team's returns are not finite.
         """
         if phi.weight == 0:
             raise ConfigError("the learned attacker needs a partition with at least one adversary, but phi is all 0.")
@@ -141,35 +140,40 @@ class LearnedAttacker:
             return float(play(variant, victim, seeds=seeds, rng=rng, adversary=policy, phi=phi).returns.mean())
 
         teachers = {strength(teacher): teacher for teacher in scripted_traitors(variant)}
-        candidates: list[tuple[float, NetworkPolicy]] = []
+        best_score = float("inf")
+        best: NetworkPolicy | None = None
         share = budget // self.config.starts
         for start, sequence in enumerate(np.random.SeedSequence(seed).spawn(self.config.starts)):
-            teacher = teachers[min(teachers)] if teachers and start == 0 and self.config.imitation_steps else None
-            training = _Training(variant, victim, phi, self.config, int(sequence.generate_state(1)[0]))
-            if teacher is not None:
-                training.imitate(teacher)
-                candidates.append((strength(training.policy), training.snapshot()))
-
-            def report(steps: int, metrics: dict[str, float], before: int = start * share) -> None:
-                now = strength(training.policy)  # noqa: B023 - called before the loop goes on
-                best = min([now, *(score for score, _ in candidates)])
+            training = _Training(variant, victim, phi, self.config, share, int(sequence.generate_state(1)[0]))
+            imitates = start == 0 and teachers and self.config.imitation_steps > 0
+            for steps, losses in training.run(teachers[min(teachers)] if imitates else None):
+                now = strength(training.policy)
+                if now < best_score:
+                    best_score, best = now, training.snapshot()
                 if callback is not None:
-                    figures = {"attacked_return": best, "attacked_return/now": now, **metrics}
-                    callback(Progress(min(before + steps, budget), budget, figures))
-
-            training.run(share, report)
-            candidates.append((strength(training.policy), training.policy))
-        return min(candidates, key=lambda candidate: candidate[0])[1]
+                    figures = {"attacked_return": best_score, "attacked_return/now": now, **losses}
+                    callback(Progress(min(start * share + steps, budget), budget, figures))
+        if best is None:
+            raise PolicyError(f"{variant.id}: the team's return under attack was never a finite number.")
+        return best
 
 
 class _Training:
-    """One PPO training: its task, networks and optimiser."""
+    """One PPO training of `budget` environment steps: its task, networks and optimiser.
 
-    def __init__(self, variant: VariantSpec, victim: Policy, phi: Partition, config: Config, seed: int) -> None:
+    A small budget means fewer worlds, shorter rollouts and less imitation, so that it still holds several updates.
+    """
+
+    def __init__(
+        self, variant: VariantSpec, victim: Policy, phi: Partition, config: Config, budget: int, seed: int
+    ) -> None:
+        worlds = min(config.worlds, max(8, budget // (2 * variant.horizon)))
         starts, victim_seed = np.random.SeedSequence(seed).generate_state(2)
         self.config = config
-        self.task = AdversaryTask(variant, config.worlds, victim, phi, np.random.default_rng(victim_seed))
-        seeds = np.random.default_rng(starts).integers(2**63, size=config.worlds)
+        self.budget = budget
+        self.rollout = min(config.rollout, max(1, budget // (4 * worlds)))
+        self.task = AdversaryTask(variant, worlds, victim, phi, np.random.default_rng(victim_seed))
+        seeds = np.random.default_rng(starts).integers(2**63, size=worlds)
         self.task.reset(seeds=[int(s) for s in seeds])
         layout = self.task.layout
         self.shape = ActorShape(layout.obs_dim, layout.action_dim, layout.discrete, config.hidden, recurrent=False)
@@ -179,7 +183,6 @@ class _Training:
             self.actor = Actor(self.shape)
             self.value = Critic(layout.obs_dim, 0, layout.state_dim, config.hidden)
         self.log_std = torch.full((layout.action_dim,), float(np.log(config.std)), requires_grad=True)
-        self.lr = config.lr
         self.policy = NetworkPolicy(self.actor, self.task.n_agents)
 
     def snapshot(self) -> NetworkPolicy:
@@ -188,52 +191,66 @@ class _Training:
         actor.load_state_dict(self.actor.state_dict())
         return NetworkPolicy(actor, self.task.n_agents)
 
-    def imitate(self, teacher: Policy) -> None:
-        """Fit the actor to a teacher: first on the teacher's own episodes, then on those that the actor plays."""
+    def imitate(self, teacher: Policy) -> int:
+        """Fit the actor to a teacher, first on the teacher's own episodes, then on those that the actor plays.
+
+        Returns:
+            Environment steps that were played.
+        """
         rng = np.random.default_rng(0)
-        optimizer = torch.optim.Adam(self.actor.parameters(), lr=20 * self.config.imitation_lr, fused=True)
+        peak = 20 * self.config.imitation_lr
+        steps = max(1, min(self.config.imitation_steps, self.budget // 25) // 2)
+        optimizer = torch.optim.Adam(self.actor.parameters(), lr=peak, fused=True)
         seen: list[Tensor] = []
         shown: list[Tensor] = []
         for player in (teacher, self.policy):
-            carry, teacher_carry = player.initial_carry(self.task.batch), teacher.initial_carry(self.task.batch)
             for _ in range(self.task.horizon // 2):
-                advice, teacher_carry = teacher.act(self.task.obs, teacher_carry, self.task.mask, rng=rng)
+                advice, _ = teacher.act(self.task.obs, None, self.task.mask, rng=rng)
                 actions = advice
                 if player is not teacher:
-                    actions, carry = player.act(self.task.obs, carry, self.task.mask, rng=rng)
+                    actions, _ = player.act(self.task.obs, None, self.task.mask, rng=rng)
                 seen.append(torch.from_numpy(self.task.obs.copy()))
                 shown.append(torch.from_numpy(np.array(advice)))
-                self._play(actions)
-            obs, advice = torch.cat(seen), torch.cat(shown)
-            steps = self.config.imitation_steps // 2
+                self.task.step(actions)
+                self._restart()
+            obs, target = torch.cat(seen), torch.cat(shown)
             for step in range(steps):
-                optimizer.param_groups[0]["lr"] = 20 * self.config.imitation_lr * (1 - 0.95 * step / steps)
+                optimizer.param_groups[0]["lr"] = peak * (1 - 0.95 * step / steps)
                 index = torch.randint(len(obs), (512,), generator=self.generator)
                 out, _ = self.actor(obs[index])
                 if self.shape.discrete:
-                    loss = F.cross_entropy(out.flatten(0, 1), advice[index].flatten())
+                    loss = F.cross_entropy(out.flatten(0, 1), target[index].flatten())
                 else:
-                    loss = F.mse_loss(out, advice[index])
+                    loss = F.mse_loss(out, target[index])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-        self.lr = self.config.imitation_lr
         with torch.no_grad():
             self.log_std.fill_(float(np.log(self.config.imitation_std)))
+        return 2 * (self.task.horizon // 2) * self.task.batch
 
-    def run(self, budget: int, report: Callable[[int, dict[str, float]], None]) -> None:
-        """Train for `budget` environment steps; `report` gets the steps done and the losses."""
-        config = self.config
+    def run(self, teacher: Policy | None) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train, yielding the environment steps done and the losses from time to time.
+
+        With a teacher it starts by imitation, yields once after it, and then lets the value network learn for a tenth
+        of the rounds before the actor follows it.
+        """
+        config, spent = self.config, 0
+        if teacher is not None:
+            spent = self.imitate(teacher)
+            yield spent, {}
+        lr = config.lr if teacher is None else config.imitation_lr
         parameters = [*self.actor.parameters(), *self.value.parameters(), self.log_std]
-        optimizer = torch.optim.Adam(parameters, lr=self.lr, fused=True)
-        rounds = max(1, budget // (config.worlds * config.rollout))
-        value_rounds = rounds // 10 if self.lr == config.imitation_lr else 0  # the value learns before it is trusted
+        optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+        steps = self.task.batch * self.rollout
+        rounds = max(1, (self.budget - spent) // steps)
+        value_rounds = 0 if teacher is None else rounds // 10
         reports = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
         for done in range(1, rounds + 1):
-            optimizer.param_groups[0]["lr"] = self.lr * (1 - 0.95 * done / rounds)
+            optimizer.param_groups[0]["lr"] = lr * (1 - 0.95 * done / rounds)
             losses = self._improve(optimizer, parameters, train_actor=done > value_rounds)
             if done in reports:
-                report(done * config.worlds * config.rollout, losses)
+                yield spent + done * steps, losses
 
     def _improve(
         self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], *, train_actor: bool
@@ -247,15 +264,13 @@ class _Training:
         for _ in range(config.epochs):
             order = torch.randperm(len(obs), generator=self.generator)
             for index in order.split(config.minibatch):
-                new_log_prob, logits = self._log_prob(obs[index], None if mask is None else mask[index], action[index])
+                new_log_prob = self._log_prob(obs[index], None if mask is None else mask[index], action[index])
                 ratio = (new_log_prob - log_prob[index]).exp()
                 gain = advantage[index]
                 policy_loss = -torch.min(ratio * gain, ratio.clamp(1 - config.clip, 1 + config.clip) * gain).mean()
                 value = self.value(state[index], obs[index], nothing[index])
                 value_loss = (value - target[index]).square().mean()
                 loss = value_loss + (policy_loss if train_actor else 0.0)
-                if not self.shape.discrete:
-                    loss = loss + config.logit_penalty * (logits.abs() - 3.0).clamp_min(0.0).square().mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], config.max_grad_norm)
@@ -272,12 +287,12 @@ class _Training:
         unit = 1.0 / (1.0 - min(config.gamma, 0.999))
         samples: list[tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]] = []
         rewards, values, next_values, ended = [], [], [], []
-        for _ in range(config.rollout):
+        for _ in range(self.rollout):
             obs = torch.from_numpy(task.obs.copy())
             state = torch.from_numpy(task.state.copy())
             mask = None if task.mask is None else torch.from_numpy(task.mask.astype(np.float32))
             action = self._sample(obs, mask)
-            log_prob, _ = self._log_prob(obs, mask, action)
+            log_prob = self._log_prob(obs, mask, action)
             samples.append((obs, state, mask, action, log_prob))
             values.append(self._value() * unit)
             executed = action.numpy() if self.shape.discrete else action.clamp(-1.0, 1.0).numpy()
@@ -286,10 +301,10 @@ class _Training:
             done = task.terminated | task.truncated
             next_values.append(self._value() * unit * torch.from_numpy(~task.terminated))
             ended.append(torch.from_numpy(done))
-            self._restart(done)
+            self._restart()
         advantage = torch.zeros(task.batch)
         advantages = []
-        for t in reversed(range(config.rollout)):
+        for t in reversed(range(self.rollout)):
             delta = rewards[t] + config.gamma * next_values[t] - values[t]
             advantage = delta + config.gamma * config.gae * ~ended[t] * advantage
             advantages.append(advantage)
@@ -320,20 +335,17 @@ class _Training:
             return torch.multinomial(probs.flatten(0, 1), 1, generator=self.generator).view(probs.shape[:2])
         return out + self.log_std.exp() * torch.randn(out.shape, generator=self.generator)
 
-    def _log_prob(self, obs: Tensor, mask: Tensor | None, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the joint log-probability (B,) of the adversaries' actions, and the actor's logits."""
+    def _log_prob(self, obs: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """Return the joint log-probability (B,) of the adversaries' actions."""
         logits = self.actor.head(self.actor.features(obs))
         if self.shape.discrete:
             log_probs = legal_logits(logits, mask).log_softmax(dim=-1)
-            return log_probs.gather(-1, action[..., None]).sum(dim=(-2, -1)), logits
+            return log_probs.gather(-1, action[..., None]).sum(dim=(-2, -1))
         gap = (action - torch.tanh(logits)) / self.log_std.exp()
-        return -(0.5 * gap.square() + self.log_std).sum(dim=(-2, -1)), logits
+        return -(0.5 * gap.square() + self.log_std).sum(dim=(-2, -1))
 
-    def _play(self, actions: np.ndarray) -> None:
-        self.task.step(actions)
-        self._restart(self.task.terminated | self.task.truncated)
-
-    def _restart(self, done: np.ndarray) -> None:
-        ended = np.flatnonzero(done)
+    def _restart(self) -> None:
+        """Start anew the episodes that have ended."""
+        ended = np.flatnonzero(self.task.terminated | self.task.truncated)
         if ended.size:
             self.task.reset(ended)

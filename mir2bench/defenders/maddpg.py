@@ -5,7 +5,7 @@ copies pi', Q', one update on a batch is
 
     y    = r + gamma Q'(s', o', pi'(o'))                                   (no bootstrap after a termination only)
     L_Q  = mean 1/2 (Q(s, o, a) - y)^2
-    L_pi = - mean Q(s, o, pi(o)) + c mean max(|logits| - 2, 0)^2
+    L_pi = - mean Q(s, o, pi(o)) + c mean |logits|^2
     theta' <- (1 - tau) theta' + tau theta                                 for actor and critic
 
 Every other defender changes one line of it; the methods below are those lines.
@@ -52,13 +52,12 @@ class Config:
     Attributes:
         hidden: width of all hidden layers.
         recurrent: actors with a GRU cell, trained on whole episodes (`batch_size` then counts episodes).
-        actor_lr, critic_lr: Adam's step sizes at the start.
-        final_lr: share of the step sizes that is left at the end of the budget; they shrink linearly.
+        actor_lr, critic_lr: Adam's step sizes.
         gamma: discount per step.
         n_steps: steps of reward before the bootstrap.
         tau: how far target networks move per update.
         noise: standard deviation of the Gaussian exploration noise on continuous actions in [-1, 1].
-        logit_penalty: c, weight of the squared excess of continuous actors' logits over 2 (tanh 2 = 0.96).
+        logit_penalty: c, weight of the mean squared logit of continuous actors.
         max_grad_norm: gradients are clipped to this norm.
         worlds: parallel episodes.
         batch_size: transitions per update.
@@ -71,12 +70,11 @@ class Config:
     recurrent: bool = False
     actor_lr: float = 1e-3
     critic_lr: float = 1e-3
-    final_lr: float = 0.1
     gamma: float = 0.97
     n_steps: int = 1
     tau: float = 0.01
     noise: float = 0.2
-    logit_penalty: float = 1e-2
+    logit_penalty: float = 2e-3
     max_grad_norm: float = 10.0
     worlds: int = 32
     batch_size: int = 256
@@ -132,7 +130,7 @@ class MaddpgLearner:
         logits = self.actor.head(features)
         actor_loss = -self.actor_value(batch, self.soft_action(logits, batch.mask)).mean()
         if not self.actor.shape.discrete:
-            actor_loss = actor_loss + self.config.logit_penalty * (logits.abs() - 2.0).clamp_min(0.0).square().mean()
+            actor_loss = actor_loss + self.config.logit_penalty * logits.square().mean()
         self._descend(actor_loss, self.actor_optimizer, frozen=self.critic)
 
         torch._foreach_lerp_(self._target, self._online, self.config.tau)
@@ -158,12 +156,6 @@ class MaddpgLearner:
     def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return the value (M,) that the actor ascends."""
         return self.critic(batch.state, batch.obs, action)
-
-    def schedule(self, fraction: float) -> None:
-        """See `loop.Learner.schedule`."""
-        share = 1.0 - (1.0 - self.config.final_lr) * fraction
-        self.actor_optimizer.param_groups[0]["lr"] = self.config.actor_lr * share
-        self.critic_optimizer.param_groups[0]["lr"] = self.config.critic_lr * share
 
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """See `loop.Learner.diagnose`."""

@@ -9,7 +9,8 @@ where I^i_t is the share of sample t in CLUB's upper bound of I(h^i; a^i) (Cheng
 
     I^i_t = log q(a^i_t | h^i_t) - mean_k log q(a^i_t | h^i_k),
 
-and q is fitted to the same batches by maximum likelihood: L_q = - mean_t sum_i log q(a^i_t | h^i_t). For several steps
+and q is fitted by maximum likelihood, L_q = - mean_t sum_i log q(b^i_t | h^i_t), to actions b that the current policy,
+with its exploration, draws at the same histories. For several steps
 of reward before the bootstrap, I_t stands for each of them. With lambda = 0 it is MADDPG bit for bit.
 
 Differences from the paper and from its authors' code:
@@ -17,9 +18,11 @@ Differences from the paper and from its authors' code:
    to one q(a | h^1 ... h^N). Theirs conditions on the global state, averaged over agents.
 2. h^i enters as the actor's last hidden layer, detached. The actor sees the history through it alone, so
    I(h; a) = I(features; a); for recurrent actors it is the memory, as in their description.
-3. q is linear in these features and its standard deviation at least the exploration noise. Theirs confines the variance
-   to [0.37, 2.7], which cannot express noise of 0.1, and reads the features of a separate network.
-4. q is fitted to replay samples; theirs to replay slot 0, the first random episode, until the ring wraps.
+3. q is linear in these features, its variance one number per action component and at least that of the exploration
+   noise. Theirs confines the variance to [0.37, 2.7], which cannot express noise of 0.1, and has layers of its own.
+4. q is fitted to what the current policy does at replayed histories: I(h; a) is a property of the current policy, and
+   a q fitted to the replay's mixture of old policies reported half of it. Theirs is fitted to replay slot 0, the first
+   random episode, until the ring wraps.
 5. Discrete actions have one softmax per agent; theirs one over all agents' actions, whose label is agent 0's alone.
 6. Negative pairs come in closed form from all transitions of the batch, O(n); theirs are n^2 pairs with padding.
 7. `negatives="histories"` groups the negative pairs so that the penalty, as a function of the agent's own action, has
@@ -31,15 +34,17 @@ Differences from the paper and from its authors' code:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mir2bench.defenders import maddpg
 from mir2bench.errors import ConfigError
-from mir2bench.learning.mutual_information import ActionModel, Negatives, exact_categorical, exact_gaussian
+from mir2bench.learning.mutual_information import MIN_STD, ActionModel, Negatives, exact_categorical, exact_gaussian
 from mir2bench.learning.networks import legal_logits
 from mir2bench.learning.replay import Batch
 from mir2bench.learning.tasks import Task
@@ -52,17 +57,24 @@ class Config(maddpg.Config):
     Attributes:
         lam: lambda, weight of one nat against a reward of 1 per step over the variant's score range.
         club_lr: Adam's step size for q.
+        club_interval: q makes one step on every so many batches.
         joint: one q(a | h^1 ... h^N) instead of one q(a^i | h^i) per agent.
         negatives: how the negative pairs are grouped, "histories" or "actions".
     """
 
     lam: float = 1e-2
-    club_lr: float = 5e-3
+    club_lr: float = 1e-2
+    club_interval: int = 20
     joint: bool = False
     negatives: Negatives = "histories"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.club_interval < 1 or not 0 < self.club_lr < float("inf"):
+            raise ConfigError(
+                f"club_interval must be 1 or more and club_lr above 0, but they are {self.club_interval} and "
+                f"{self.club_lr}."
+            )
         if self.negatives not in ("actions", "histories"):
             raise ConfigError(f'negatives must be "histories" or "actions", but it is {self.negatives!r}.')
 
@@ -85,54 +97,65 @@ class Mir2Learner(maddpg.MaddpgLearner):
                 joint=task.n_agents if config.joint else 0,
             )
         self.q_optimizer = torch.optim.Adam(self.q.parameters(), lr=config.club_lr, fused=True)
-        self._mi: dict[str, Tensor] = {}
-        self._drawn = torch.Generator().manual_seed(seed)  # apart from training's, which diagnosis must not disturb
+        self._updates = 0
+        self._logged: dict[str, Tensor] = {}
+        # Apart from the backbone's generator, so that with lambda = 0 nothing but the names differs from MADDPG.
+        self.generator_q = torch.Generator().manual_seed(seed)
+        self.generator_diagnosis = torch.Generator().manual_seed(seed)
+        self._noise = max(config.noise, MIN_STD)
 
     def reward(self, batch: Batch, features: Tensor) -> Tensor:
-        """Return r_t - lambda I_t, (M,), and fit q to the batch afterwards."""
-        with torch.enable_grad():
-            q = self.q(features)
-            log_likelihood = self.q.log_likelihood(q, batch.action).sum(dim=-1).mean()
-            information = self.q.club(q, batch.action, self.config.negatives).sum(dim=-1).detach()
-            self._descend(-log_likelihood, self.q_optimizer)
-        self._mi = {"mi/club": information.mean(), "mi/log_likelihood": log_likelihood.detach()}
+        """Return r_t - lambda I_t, (M,), after fitting q if it is its turn."""
+        if self._updates % self.config.club_interval == 0:
+            action, _ = self.act(features, batch.mask, self.generator_q)
+            with torch.enable_grad():
+                log_likelihood = self.q.log_likelihood(self.q(features), action).sum(dim=-1).mean()
+                self._descend(-log_likelihood, self.q_optimizer)
+            self._logged["mi/log_likelihood"] = log_likelihood.detach()
+        self._updates += 1
+        information = self.q.club(self.q(features), batch.action, self.config.negatives).sum(dim=-1)
+        self._logged["mi/club"] = information.mean()
         return batch.reward - self.config.lam * batch.weight * information
+
+    @torch.no_grad()
+    def act(self, features: Tensor, mask: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw what the exploring policy would do now: actions and their log-probabilities, (M, n, A) and (M, n)."""
+        logits = self.actor.head(features)
+        if self.actor.shape.discrete:
+            log_probs = legal_logits(logits, mask).log_softmax(dim=-1)
+            index = torch.multinomial(log_probs.exp().flatten(0, 1), 1, generator=generator).view(log_probs.shape[:2])
+            return F.one_hot(index, log_probs.shape[-1]).float(), log_probs.gather(-1, index[..., None])[..., 0]
+        normal = torch.randn(logits.shape, generator=generator)
+        log_prob = -(0.5 * normal.square() + math.log(self._noise) + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+        return (torch.tanh(logits) + self._noise * normal).clamp(-1.0, 1.0), log_prob
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Make MADDPG's update with the charged reward; logs the estimate and q's likelihood as well."""
-        return {**super().update(batch), **self._mi}
+        return {**super().update(batch), **self._logged}
 
+    @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        """Log, for the current policy at the batch's histories: the exact information and CLUB's, and q's likelihood.
+        """Log the exact information of the current policy at the batch's histories beside what q makes of it.
 
-        The actions are drawn anew, so q has never seen them: "mi/held_out" beside "mi/entropy" (the likelihood that a
-        perfect q would have) tells how well q fits, "mi/club_now" beside "mi/exact" how loose the bound is.
+        The actions are drawn anew, so q was never fitted to them: "mi/held_out" is its log-likelihood beside
+        "mi/policy", that of the policy itself, which no q can exceed on average; "mi/club_now" beside "mi/exact" tells
+        how loose the bound is.
         """
-        with torch.no_grad():
-            features = self.actor.features_now(batch)
-            logits = self.actor.head(features)
-            if self.actor.shape.discrete:
-                log_probs = legal_logits(logits, batch.mask).log_softmax(dim=-1)
-                probs = log_probs.exp()
-                index = torch.multinomial(probs.flatten(0, 1), 1, generator=self._drawn).view(probs.shape[:2])
-                action = torch.nn.functional.one_hot(index, probs.shape[-1]).float()
-                exact = exact_categorical(log_probs).sum()
-                best = (log_probs.clamp_min(-1e9) * probs).sum(dim=-1)
-            else:
-                mean = torch.tanh(logits)
-                noise = torch.randn(mean.shape, generator=self._drawn) * self.config.noise
-                action = (mean + noise).clamp(-1.0, 1.0)
-                exact = exact_gaussian(mean, max(self.config.noise, 1e-3), self._drawn).sum()
-                normal = torch.distributions.Normal(mean, max(self.config.noise, 1e-3))
-                best = normal.log_prob(action).sum(dim=-1)
-            q = self.q(features)
-            figures = {
-                "mi/exact": exact,
-                "mi/club_now": self.q.club(q, action, self.config.negatives).mean(dim=0).sum(),
-                "mi/held_out": self.q.log_likelihood(q, action).sum(dim=-1).mean(),
-                "mi/entropy": best.sum(dim=-1).mean(),
-            }
-        return {**super().diagnose(batch), **figures}
+        features = self.actor.features_now(batch)
+        action, log_prob = self.act(features, batch.mask, self.generator_diagnosis)
+        logits = self.actor.head(features)
+        if self.actor.shape.discrete:
+            exact = exact_categorical(legal_logits(logits, batch.mask).log_softmax(dim=-1))
+        else:
+            exact = exact_gaussian(torch.tanh(logits), self._noise, self.generator_diagnosis)
+        q = self.q(features)
+        return {
+            **super().diagnose(batch),
+            "mi/exact": exact.sum(),
+            "mi/club_now": self.q.club(q, action, self.config.negatives).sum(dim=-1).mean(),
+            "mi/held_out": self.q.log_likelihood(q, action).sum(dim=-1).mean(),
+            "mi/policy": log_prob.sum(dim=-1).mean(),
+        }
 
 
 class MIR2(maddpg.MADDPG):

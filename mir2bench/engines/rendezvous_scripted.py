@@ -18,6 +18,7 @@ STEP_TURN = 2 * TURN_RATE * DT * SUBSTEPS  # rad in one step when turning on the
 
 _FAR = 100.0  # cm; any distance beyond a step means full speed
 _BREAKOUT_DISTANCE = 20.0  # cm; a little more than where a chasing centroid team begins to brake
+_WALL_GAP = 0.5  # cm between the circling adversary and the wall it follows
 _CIRCLING_DRIFT = 3.0  # outward part of the circling adversary's direction, per unit of tangential part
 
 
@@ -102,7 +103,9 @@ class CircleTraitor(FleeTraitor):
         _, source, wall = self._flight(obs)
         towards = _unit(source)
         spiral = _turned_left(-towards) - _CIRCLING_DRIFT * towards
-        follow = _turned_left(wall) + 0.2 * wall  # keeps touching the wall on its right
+        # Along the wall on the right, at a small gap: on the wall itself, a corner would look like one wall alone.
+        gap = obs[..., 5 * (self._n_agents - 1), None]
+        follow = _turned_left(wall) + 0.5 * (gap - _WALL_GAP) * wall
         return _FAR * _unit(np.where(wall.any(axis=-1, keepdims=True), follow, spiral))
 
 

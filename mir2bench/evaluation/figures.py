@@ -15,13 +15,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mir2bench.evaluation.protocol import CLEAN
+from mir2bench.evaluation.scores import select
 from mir2bench.evaluation.statistics import ROBUST, WORST, Outcome, performance_profile
 from mir2bench.registration import VariantSpec
 
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#666666"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -260,7 +261,7 @@ def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpe
     figure = Figure(figsize=(5.6, 3.4))
     axes = figure.add_subplot()
     for i, outcome in enumerate(outcomes):
-        of_defender = curves[curves["defender"] == outcome.defender]
+        of_defender = select(curves, defender=outcome.defender)
         for j, (_, line) in enumerate(of_defender.groupby("seed")):
             axes.plot(
                 line["steps"],
@@ -285,7 +286,7 @@ def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome]) -> Figure:
     figure = Figure(figsize=(max(6.0, 1.2 + 3.4 * columns), 0.6 + 2.8 * rows))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
     for panel, outcome in zip(panels, names, strict=False):
-        of_defender = curves[curves["defender"] == outcome.defender]
+        of_defender = select(curves, defender=outcome.defender)
         for _, line in of_defender.groupby(["seed", "phi", "attacker", "restart"]):
             panel.plot(line["steps"], line["value"], color=_PALETTE[1], linewidth=0.7, alpha=0.45)
         mean = of_defender.groupby("steps")["value"].mean()

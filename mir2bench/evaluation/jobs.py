@@ -147,8 +147,8 @@ def _seed_jobs(protocol: Protocol, budget: Budget, variant: VariantSpec, contend
 
 def attacker_config(name: str, variant: VariantSpec) -> dict[str, Any]:
     """Return an attacker's resolved configuration as plain data; {} if it has none."""
-    config = getattr(make_attacker(name, variant), "config", None)
-    return dataclasses.asdict(config) if dataclasses.is_dataclass(config) else {}
+    config: Any = getattr(make_attacker(name, variant), "config", None)
+    return {} if config is None else dataclasses.asdict(config)
 
 
 def phi_text(phi: Partition) -> str:

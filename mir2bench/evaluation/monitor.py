@@ -123,8 +123,9 @@ class Monitor:
         """See `executor.Listener`."""
         self._clock.progress(job, progress.steps)
         note = "  ".join(shown_metrics(progress))
-        fields = {"note": note} if note else {}
-        self._bars.update(self._lines[job.key], completed=progress.steps, **fields)
+        self._bars.update(self._lines[job.key], completed=progress.steps)
+        if note:
+            self._bars.update(self._lines[job.key], note=note)
         self._refresh()
 
     def finished(self, job: Job) -> None:
@@ -169,7 +170,7 @@ def make_bars(console: Console) -> Bars:
 def default_console() -> Console:
     """Return standard output as a console; wide enough for the tables where it is no terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=max(100, console.width))
+    return console if console.is_terminal else Console(width=max(110, console.width))
 
 
 def shown_metrics(progress: Progress) -> list[str]:

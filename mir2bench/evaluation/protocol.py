@@ -67,8 +67,8 @@ BUDGETS = {
     for budget in (
         #      name        train_steps attack_steps restarts seeds episodes partitions board
         Budget("smoke", 2_000, 2_000, 1, 1, 4, 2, False),
-        Budget("quick", 600_000, 100_000, 1, 1, 32, None, False),
-        Budget("standard", 2_000_000, 400_000, 1, 5, 32, None, True),
+        Budget("quick", 250_000, 300_000, 1, 1, 32, None, False),
+        Budget("standard", 300_000, 400_000, 1, 5, 32, None, True),
         Budget("paper", 10_000_000, 10_000_000, 1, 5, 32, None, True),
     )
 }

@@ -21,6 +21,7 @@ from rich.table import Table
 from mir2bench.evaluation.figures import draw_all, phi_label
 from mir2bench.evaluation.files import replace_folder, storing
 from mir2bench.evaluation.protocol import CLEAN
+from mir2bench.evaluation.scores import select
 from mir2bench.evaluation.statistics import ROBUST, WORST, Outcome
 from mir2bench.registration import VariantSpec
 
@@ -84,10 +85,9 @@ def _mean(values: Mapping[str, Any] | None) -> tuple[str, str]:
 def notes(summary: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know beside the numbers, as sentences."""
     found = []
-    if not summary["board"]:
-        found.append(f"Not for the leaderboard: {summary['board_reason']}.")
+    scripted = {c["name"] for c in summary["study"]["contenders"] if c["kind"] == "scripted"}
     for name, entry in result["defenders"].items():
-        if len(entry["seeds"]) == 1:
+        if len(entry["seeds"]) == 1 and name not in scripted:
             basis = {arm: values["ci_over"] for arm, values in entry["arms"].items()}
             spoken = f"clean over {basis[CLEAN]}"
             if WORST in basis:
@@ -102,10 +102,10 @@ def notes(summary: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
             cells = len(entry["seeds"]) * len(entry["partitions"])
             found.append(
                 f"{name}: the learned attacker is weaker than an untrained one ({by}) in {len(weak)} of {cells} cells, "
-                f"by up to {gap:.2f}: read `worst attacker`, and raise the attack budget."
+                f"by up to {gap:.2f}: read the worst attacker, and raise the attack budget."
             )
     for pair in result["improvement"]:
-        verdict = "a tie" if pair["tie"] else "a difference"
+        verdict = {"tie": "a tie", "difference": "a difference"}.get(pair["verdict"], "too few seeds to tell")
         bounds = interval(pair["ci_clustered"], 2) or "(no interval)"
         found.append(
             f"P({pair['x']} > {pair['y']}) = {pair['probability']:.2f} {bounds}, over {pair['ci_over']}: {verdict}."
@@ -127,7 +127,9 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
             f"floor {number(result['floor'])} (score 0), ceiling {number(result['ceiling'])} (score 1)", style="dim"
         )
         for note in notes(summary, result):
-            console.print(f"* {note}", style="yellow" if note.startswith("Not for") else None, highlight=False)
+            console.print(f"* {note}", highlight=False)
+    if not summary["board"]:
+        console.print(f"\nNot for the leaderboard: {summary['board_reason']}.", style="yellow", highlight=False)
 
 
 def _print_table(
@@ -176,8 +178,8 @@ def write_report(
                     outcomes[variant.id],
                     result,
                     variant,
-                    train_curves[train_curves["variant"] == variant.id],
-                    attack_curves[attack_curves["variant"] == variant.id],
+                    select(train_curves, variant=variant.id),
+                    select(attack_curves, variant=variant.id),
                     temporary / "figures",
                 )
                 sections.append(_section(summary, result, variant, captions, temporary / "figures"))
@@ -266,6 +268,8 @@ def _page(summary: Mapping[str, Any], sections: Sequence[str]) -> str:
         banner=banner,
         sections="\n".join(sections),
         command=escape(summary["command"] or "(started from Python)"),
+        version=escape(str(summary["versions"]["mir2bench"])),
+        commit=f", commit <code>{escape(commit)}</code>" if (commit := summary["git_commit"]) else "",
         bundles=f"<h3>Trained policies</h3><ul>{bundles}</ul>" if bundles else "",
         facts=escape(json.dumps(facts, indent=2)),
         study=escape(json.dumps(study, indent=2)),
@@ -284,14 +288,15 @@ _PAGE = """<!doctype html>
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8ea; --paper: #17181a; --soft: #232529; --line: #3b3e44;
   --link: #7db8f0; --warn: #46391a; } }
 body { margin: 0 auto; max-width: 62rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
+  font: 16px/1.5 system-ui, sans-serif;
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 a { color: var(--link); }
 .banner { background: var(--warn); border-radius: 6px; padding: .6rem 1rem; font-weight: 600; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; } th { background: var(--soft); } small { opacity: .75; }
+th:first-child, td:first-child { text-align: left; } th { background: var(--soft); } small { opacity: .75; white-space: nowrap; }
 .notes li { margin: .2rem 0; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; background: #ffffff; border-radius: 6px; }
 figcaption { font-size: .9rem; opacity: .85; }
@@ -306,7 +311,7 @@ $sections
 <h2>How to read the numbers</h2>
 <ul>
 <li><b>Return</b>: undiscounted sum of the team's raw reward over an episode; higher is better. All arms play the same
-evaluation seeds, greedy on both sides; every policy is the last of its training.</li>
+evaluation seeds, greedy on both sides; every team is the last policy of its training, never the best.</li>
 <li><b>clean</b>: nobody is adversarial. <b>robust (learned)</b>: in each cell (training seed and partition) the
 strongest of the trained attackers. <b>worst attacker</b>: the strongest of all attackers in each cell.</li>
 <li><b>Intervals of returns</b> are 95% bootstrap intervals over whole training seeds, since all partitions of a seed
@@ -319,7 +324,7 @@ another training run.</li>
 </ul>
 <h2>How to reproduce</h2>
 <pre>$command</pre>
-<p>Every episode is a row of <code>scores.parquet</code>; every aggregate is in <code>summary.json</code>.</p>
+<p>With mir2bench $version$commit. Every episode is a row of <code>scores.parquet</code>; every aggregate is in <code>summary.json</code>.</p>
 $bundles
 <details><summary>Versions, hardware and time</summary><pre>$facts</pre></details>
 <details><summary>Resolved configuration</summary><pre>$study</pre></details>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ def rollout(
     *,
     team_name: str = "the team",
     adversary_name: str = "the adversary",
+    watch: Callable[[Worlds], None] | None = None,
 ) -> Episodes:
     """Play one episode per seed, all as one batch, greedy on both sides.
 
@@ -54,6 +55,7 @@ def rollout(
         seeds: one per episode.
         team_name: how error messages call the team.
         adversary_name: how they call the adversary.
+        watch: called at the start and after every step, for drawing.
 
     Raises:
         PolicyError: a policy returned actions of a wrong shape, not finite, out of range or illegal.
@@ -63,6 +65,8 @@ def rollout(
     batch = len(seeds)
     worlds = Worlds(variant, batch, threads=1, strict=True)
     worlds.reset(seeds=seeds, phi=phi)
+    if watch is not None:
+        watch(worlds)
     engine, layout = worlds.engine, worlds.layout
     index = list(phi.adversaries)
     carry, adversary_carry = team.initial_carry(batch), None
@@ -94,6 +98,8 @@ def rollout(
             raise PolicyError(
                 f"{team_name} or {adversary_name} chose an action that cannot be played: {error}"
             ) from error
+        if watch is not None:
+            watch(worlds)
         returns[active] += engine.reward[active]
         lengths[active] += 1
         ended = worlds.done & active

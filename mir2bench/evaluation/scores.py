@@ -65,7 +65,15 @@ def collect_scores(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
             ).astype(COLUMNS)
         )
     keys = ["variant", "defender", "defender_seed", "phi", "attacker", "attacker_seed", "episode"]
-    return pd.concat(parts, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)[list(COLUMNS)]
+    return pd.concat(parts, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)
+
+
+def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """Return the rows whose columns have the given values."""
+    rows: Any = table
+    for column, value in values.items():
+        rows = rows[rows[column] == value]
+    return rows
 
 
 def collect_curves(jobs: Iterable[Job], store: Store, kind: str, metric: str) -> pd.DataFrame:
@@ -88,8 +96,8 @@ def collect_curves(jobs: Iterable[Job], store: Store, kind: str, metric: str) ->
         for row in store.read(job.key, "curve.json") or []
         if row.get(metric) is not None
     ]
-    columns = ["variant", "defender", "seed", "attacker", "phi", "restart", "steps", "value"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ("variant", "defender", "seed", "attacker", "phi", "restart", "steps", "value")
+    return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
 def environment() -> dict[str, Any]:

@@ -21,12 +21,14 @@ import numpy as np
 import pandas as pd
 
 from mir2bench.evaluation.protocol import CLEAN
+from mir2bench.evaluation.scores import select
 from mir2bench.registration import VariantSpec
 
 CONFIDENCE = 0.95
 REPETITIONS = 2_000  # bootstrap resamples per interval
 ROBUST, WORST = "robust", "worst"
 _SEED = 20_240_117  # of every bootstrap
+_SEEDS_TO_TELL = 4  # with 3 a side, equal defenders are wholly apart in 1 of 10 studies; with 4, in 1 of 35
 _CELL = ["defender_seed", "phi"]
 
 
@@ -69,11 +71,10 @@ class Outcome:
 
 def tabulate(scores: pd.DataFrame, variant: str, defenders: Sequence[str]) -> list[Outcome]:
     """Gather the table of episodes into one `Outcome` for each of `defenders`, in their order."""
-    table = scores[scores["variant"] == variant]
-    return [_outcome(name, table[table["defender"] == name]) for name in defenders]
+    return [_outcome(name, select(scores, variant=variant, defender=name)) for name in defenders]
 
 
-def _outcome(defender: str, rows: pd.DataFrame) -> Outcome:
+def _outcome(defender: str, rows: Any) -> Outcome:
     clean_rows = rows[rows["attacker"] == CLEAN]
     clean = clean_rows.pivot(index="defender_seed", columns="episode", values="return").sort_index()
     attacked = rows[rows["attacker"] != CLEAN].copy()
@@ -83,7 +84,7 @@ def _outcome(defender: str, rows: pd.DataFrame) -> Outcome:
     cells = attacked.groupby([*_CELL, "attacker", "attacker_seed"])[["return", "length", "won"]].mean().reset_index()
     trained = tuple(sorted(attacked.loc[trained_rows, "attacker"].unique()))
 
-    def strongest(part: pd.DataFrame) -> pd.DataFrame:
+    def strongest(part: Any) -> pd.DataFrame:
         return part.sort_values("return", kind="stable").groupby(_CELL).first()
 
     arms = {str(name): strongest(part) for name, part in cells.groupby("attacker")}
@@ -97,12 +98,7 @@ def _outcome(defender: str, rows: pd.DataFrame) -> Outcome:
         phis=tuple(sorted(cells["phi"].unique(), reverse=True)),  # first agent first
         clean=clean.to_numpy(dtype=np.float64),
         arms=arms,
-        clean_facts={
-            "length": float(clean_rows["length"].mean()),
-            "win_rate": float(
-                clean_rows["won"].astype("Float64").mean() if clean_rows["won"].notna().any() else np.nan
-            ),
-        },
+        clean_facts=_facts(clean_rows),
         trained=trained,
     )
 
@@ -150,7 +146,7 @@ def _summarize_arm(outcome: Outcome, arm: str, spec: VariantSpec) -> dict[str, A
     return summary
 
 
-def _facts(table: pd.DataFrame) -> dict[str, float]:
+def _facts(table: Any) -> dict[str, float]:
     won = table["won"].astype("Float64").dropna()
     return {
         "length": float(table["length"].mean()),
@@ -294,7 +290,8 @@ def _pair(bounds: np.ndarray) -> tuple[float, float]:
 def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return rliable's probability that X's score beats Y's, in the headline arm, for each pair of defenders.
 
-    A pair is a tie when the interval over whole seeds holds 1/2.
+    The verdict is "tie" when the interval over whole seeds holds 1/2, else "difference"; with fewer than 4 seeds on
+    either side it is "too few seeds".
     """
     from rliable import library
 
@@ -322,10 +319,16 @@ def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "ci": _pair(interval[:, 0]),
                 "ci_clustered": _pair(clustered[:, 0]),
                 "ci_over": over,
-                "tie": not (clustered[0, 0] > 0.5 or clustered[1, 0] < 0.5),
+                "verdict": _verdict(clustered[:, 0], min(len(x.seeds), len(y.seeds))),
             }
         )
     return found
+
+
+def _verdict(bounds: np.ndarray, seeds: int) -> str:
+    if seeds < _SEEDS_TO_TELL:
+        return "too few seeds"
+    return "difference" if bounds[0] > 0.5 or bounds[1] < 0.5 else "tie"
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:

@@ -33,10 +33,6 @@ class Learner(Protocol):
         """Make one gradient step and return what to log."""
         ...
 
-    def schedule(self, fraction: float) -> None:
-        """Adapt step sizes to how much of the budget is spent, in [0, 1]."""
-        ...
-
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Return further measurements on a batch; called with each report only, so they may be costly."""
         ...
@@ -73,8 +69,8 @@ def train(
 ) -> None:
     """Train `learner` on `task` for `budget` environment steps.
 
-    Each round every world makes one step and the learner `updates_per_step` updates, once `warmup` steps of uniformly
-    random play are stored. Starts, exploration and sampling draw from generators spawned from `seed`.
+    Each round every world makes one step and the learner `updates_per_step` updates, once `warmup` steps (at
+    most a quarter of the budget) of uniformly random play are stored. Starts, exploration and sampling draw from generators spawned from `seed`.
 
     Args:
         measure: evaluates the greedy policy; its figures go into the report.
@@ -88,9 +84,10 @@ def train(
     carry = learner.policy.initial_carry(task.batch)
     logged: dict[str, Tensor] = {}
     rounds = max(1, budget // task.batch)
+    warmup_steps = min(config.warmup, budget // 4)
     reports = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
     for done_rounds in range(1, rounds + 1):
-        warm = (done_rounds - 1) * task.batch < config.warmup
+        warm = (done_rounds - 1) * task.batch < warmup_steps
         actions, carry_after = learner.policy.act(task.obs, carry, task.mask, rng=explore, deterministic=False)
         if warm:
             actions, _ = warmup.act(task.obs, None, task.mask, rng=explore)
@@ -104,7 +101,6 @@ def train(
             if carry is not None:
                 carry[ended] = 0.0
         if not warm:
-            learner.schedule(done_rounds / rounds)
             for _ in range(config.updates_per_step):
                 logged = learner.update(draw(config.batch_size, sampling))
         if callback is not None and done_rounds in reports:

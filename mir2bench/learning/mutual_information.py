@@ -32,33 +32,29 @@ from torch.nn import functional as F
 Negatives = Literal["actions", "histories"]
 
 MAX_LOG_VARIANCE = 2.0
+MIN_STD = 1e-3
+"""Smallest standard deviation that a policy's noise is taken to have, so that information stays finite."""
 
 
 def club_gaussian(mean: Tensor, log_var: Tensor, action: Tensor, negatives: Negatives = "histories") -> Tensor:
-    """Return the per-sample CLUB estimate of q = N(mean, diag exp(log_var)).
+    """Return the per-sample CLUB estimate of q = N(mean, diag exp(log_var)) with one variance for all samples.
 
     Args:
-        mean, log_var: (M, n, A), q's parameters at x_k.
+        mean: (M, n, A), mu_k at x_k.
+        log_var: (A,).
         action: (M, n, A), y_k.
         negatives: see the module's text.
 
     Returns:
         (M, n), nats.
     """
-    precision = torch.exp(-log_var)
-    if negatives == "actions":
-        # mean_j (y_j - mu_k)^2 = V + (m - mu_k)^2 with the mean m and the variance V of all y; log-variances cancel.
-        center = action.mean(dim=0)
-        spread = (action - center).square().mean(dim=0)
-        gap = spread + (center - mean).square() - (action - mean).square()
-        return 0.5 * (precision * gap).sum(dim=-1)
-    # mean_j [(y_k - mu_j)^2 / s_j + log s_j] is a quadratic in y_k whose coefficients are averages over j.
-    p = precision.mean(dim=0)
-    pm = (precision * mean).mean(dim=0)
-    pmm = (precision * mean.square()).mean(dim=0) + log_var.mean(dim=0)
-    negative = action.square() * p - 2 * action * pm + pmm
-    positive = (action - mean).square() * precision + log_var
-    return 0.5 * (negative - positive).sum(dim=-1)
+    # The average over j of (y_j - mu_k)^2 or of (y_k - mu_j)^2 is the variance of what j runs over plus a square;
+    # log-variances and constants cancel between positive and negative pairs.
+    averaged, fixed = (action, mean) if negatives == "actions" else (mean, action)
+    center = averaged.mean(dim=0)
+    variance = (averaged - center).square().mean(dim=0)
+    gap = variance + (fixed - center).square() - (action - mean).square()
+    return gap @ (0.5 * torch.exp(-log_var))
 
 
 def club_categorical(log_probs: Tensor, one_hot: Tensor, negatives: Negatives = "histories") -> Tensor:
@@ -83,7 +79,8 @@ class ActionModel(nn.Module):
     """The variational q(a | x): a linear layer on x gives a diagonal Gaussian or a categorical distribution per agent.
 
     One layer serves all agents, q(a^i | x^i); a `joint` model reads the x of all n agents for each agent's action,
-    q(a | x) = prod_i q_i(a^i | x^1 ... x^n).
+    q(a | x) = prod_i q_i(a^i | x^1 ... x^n). The Gaussian's mean passes through tanh and its variance is one learned
+    number per action component, as the policy's own noise is.
 
     Args:
         input_dim: D, the size of one agent's x.
@@ -98,31 +95,35 @@ class ActionModel(nn.Module):
         super().__init__()
         self.discrete = discrete
         self.joint = joint
-        self.min_log_var = 2 * math.log(max(min_std, 1e-3))
-        self.linear = nn.Linear(input_dim * max(1, joint), (action_dim if discrete else 2 * action_dim) * max(1, joint))
+        self.min_log_var = 2 * math.log(max(min_std, MIN_STD))
+        self.linear = nn.Linear(input_dim * max(1, joint), action_dim * max(1, joint))
+        self.free_log_var = nn.Parameter(torch.full((0 if discrete else action_dim,), self.min_log_var))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map x (M, n, D) to (mean, log-variance), each (M, n, A); discrete: (log-probabilities, themselves)."""
+    @property
+    def log_var(self) -> Tensor:
+        """(A,), logarithm of the Gaussian's variance."""
+        with torch.no_grad():  # a clamp in the graph would hold a variance that once passed the floor there for good
+            self.free_log_var.clamp_(self.min_log_var, MAX_LOG_VARIANCE)
+        return self.free_log_var
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (M, n, D) to q's means (M, n, A), or to its log-probabilities for discrete actions."""
         out = self.linear(x.flatten(-2)).unflatten(-1, (self.joint, -1)) if self.joint else self.linear(x)
-        if self.discrete:
-            log_probs = F.log_softmax(out, dim=-1)
-            return log_probs, log_probs
-        mean, log_var = out.chunk(2, dim=-1)
-        return torch.tanh(mean), log_var.clamp(self.min_log_var, MAX_LOG_VARIANCE)
+        return F.log_softmax(out, dim=-1) if self.discrete else torch.tanh(out)
 
-    def log_likelihood(self, q: tuple[Tensor, Tensor], action: Tensor) -> Tensor:
+    def log_likelihood(self, q: Tensor, action: Tensor) -> Tensor:
         """Return log q(a | x), (M, n) nats, of what `forward` gave and (M, n, A) actions."""
-        mean, log_var = q
         if self.discrete:
-            return (mean * action).sum(dim=-1)
-        square = (action - mean).square() * torch.exp(-log_var)
-        return -0.5 * (square + log_var + math.log(2 * math.pi)).sum(dim=-1)
+            return (q * action).sum(dim=-1)
+        log_var = self.log_var
+        square = (action - q).square() @ torch.exp(-log_var)
+        return -0.5 * (square + (log_var + math.log(2 * math.pi)).sum())
 
-    def club(self, q: tuple[Tensor, Tensor], action: Tensor, negatives: Negatives = "histories") -> Tensor:
+    def club(self, q: Tensor, action: Tensor, negatives: Negatives = "histories") -> Tensor:
         """Return the per-sample CLUB estimate, (M, n) nats, of what `forward` gave and (M, n, A) actions."""
         if self.discrete:
-            return club_categorical(q[0], action, negatives)
-        return club_gaussian(*q, action, negatives)
+            return club_categorical(q, action, negatives)
+        return club_gaussian(q, self.log_var, action, negatives)
 
 
 def exact_gaussian(mean: Tensor, std: float, generator: torch.Generator) -> Tensor:

@@ -108,7 +108,7 @@ def straight_through_sample(logits: Tensor, mask: Tensor | None, generator: torc
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
     soft = torch.softmax(legal_logits(logits + gumbel, mask), dim=-1)
     hard = F.one_hot(soft.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
-    return hard + soft - soft.detach()
+    return hard + (soft - soft.detach())  # in this order the value is one-hot to the last bit
 
 
 class Critic(nn.Module):

@@ -1,0 +1,195 @@
+"""`python -m mir2bench.bench`: how fast worlds, views and training are on this machine.
+
+All figures are medians over several rounds in which the things compared take turns, so that a machine whose speed
+drifts still gives honest ratios.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import mir2bench
+from mir2bench import cli
+from mir2bench.engines.base import Worlds
+from mir2bench.registration import VariantSpec, list_variants, spec
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured thing.
+
+    Attributes:
+        name: what was measured.
+        unit: unit of the numbers.
+        median, low, high: over the rounds.
+    """
+
+    name: str
+    unit: str
+    median: float
+    low: float
+    high: float
+
+
+def compare(work: dict[str, Callable[[], float]], unit: str, rounds: int) -> list[Figure]:
+    """Call every function once per round, in turn, and summarise what each returned; one round warms up.
+
+    Args:
+        work: name -> function that does a fixed amount of work and returns its rate or time.
+        unit: unit of what the functions return.
+        rounds: counted rounds.
+    """
+    seen: dict[str, list[float]] = {name: [] for name in work}
+    for count in range(rounds + 1):
+        for name, function in work.items():
+            value = function()
+            if count:
+                seen[name].append(value)
+    return [Figure(n, unit, float(np.median(v)), min(v), max(v)) for n, v in seen.items()]
+
+
+def bench_engines(variants: list[VariantSpec], rounds: int) -> list[Figure]:
+    """Measure environment steps per second of worlds by batch, and of the Gymnasium views, with random actions."""
+    import gymnasium
+
+    work: dict[str, Callable[[], float]] = {}
+    for variant in variants:
+        for batch in (1, 32, 1024):
+            worlds = Worlds(variant, batch)
+            worlds.reset(seeds=range(batch))
+            actions = _random_actions(variant, batch)
+            work[f"{variant.id} worlds, batch {batch}"] = _rate(_step_worlds(worlds, actions), batch)
+        env = gymnasium.make(variant.id)
+        env.reset(seed=0)
+        action = _random_actions(variant, 1)[0]
+
+        def step_env(env: Any = env, action: Any = action) -> None:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+
+        work[f"{variant.id} gymnasium.make"] = _rate(step_env, 1)
+        vector = gymnasium.make_vec(variant.id, num_envs=256)
+        vector.reset(seed=0)
+        joint = _random_actions(variant, 256)
+
+        def step_vector(vector: Any = vector, joint: Any = joint) -> None:
+            vector.step(joint)
+
+        work[f"{variant.id} gymnasium.make_vec, 256 worlds"] = _rate(step_vector, 256)
+    return compare(work, "environment steps/s", rounds)
+
+
+def bench_training(variants: list[VariantSpec], rounds: int) -> list[Figure]:
+    """Measure milliseconds per update of every built-in defender on batches of random play, one thread."""
+    import torch
+
+    from mir2bench.defenders import get_defender, list_defenders
+    from mir2bench.learning.replay import EpisodeReplay
+    from mir2bench.learning.tasks import TeamTask
+
+    torch.set_num_threads(1)
+    work: dict[str, Callable[[], float]] = {}
+    for variant in variants:
+        for name in list_defenders():
+            defender = get_defender(name)
+            config = defender.Config()
+            task = TeamTask(variant, config.worlds)
+            task.reset(seeds=list(range(config.worlds)))
+            replay = EpisodeReplay(task, 5_000, n_steps=config.n_steps, gamma=config.gamma)
+            actions = _random_actions(variant, config.worlds)
+            for _ in range(min(100, variant.horizon - 1)):
+                task.step(actions)
+                replay.add(task, actions)
+            learner = defender.Learner(task, config, 0)
+            batch = replay.sample(config.batch_size, np.random.default_rng(0))
+
+            def update(learner: Any = learner, batch: Any = batch) -> float:
+                start = time.perf_counter()
+                for _ in range(20):
+                    learner.update(batch)
+                return (time.perf_counter() - start) / 20 * 1e3
+
+            work[f"{variant.id} {name}"] = update
+    return compare(work, "ms/update", rounds)
+
+
+def _random_actions(variant: VariantSpec, batch: int) -> np.ndarray:
+    layout, rng = variant.layout, np.random.default_rng(0)
+    if layout.discrete:
+        return np.zeros(layout.action_shape(batch), dtype=np.int64)
+    return rng.uniform(-1, 1, layout.action_shape(batch)).astype(np.float32)
+
+
+def _step_worlds(worlds: Worlds, actions: np.ndarray) -> Callable[[], None]:
+    def step() -> None:
+        worlds.step(actions)
+        if worlds.done.any():
+            worlds.reset(np.flatnonzero(worlds.done))
+
+    return step
+
+
+def _rate(step: Callable[[], None], batch: int) -> Callable[[], float]:
+    """Return a function that steps for about 0.2 s and tells the environment steps per second."""
+
+    def measure() -> float:
+        done, start = 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < 0.2 or done == 0:
+            for _ in range(10):
+                step()
+            done += 10
+        return done * batch / spent
+
+    return measure
+
+
+def main(
+    what: Literal["engines", "training"],
+    /,
+    env: list[str] | None = None,
+    rounds: int = 7,
+    json_file: Path | None = None,
+) -> int:
+    """Measure speed.
+
+    Examples:
+        python -m mir2bench.bench engines
+        python -m mir2bench.bench training --env Rendezvous10-adv0-v0 --rounds 15
+
+    Args:
+        what: "engines" for worlds and views, "training" for the defenders' updates.
+        env: variants; by default every world once, for training Rendezvous10.
+        rounds: counted rounds, of which the median is shown.
+        json_file: where to write the figures with versions and hardware.
+    """
+    default = ["Rendezvous10-adv0-v0"] if what == "training" else list_variants(adversaries=0)
+    variants = [spec(name) for name in (env or default)]
+    figures = (bench_engines if what == "engines" else bench_training)(variants, max(1, rounds))
+    width = max(len(f.name) for f in figures)
+    for f in figures:
+        print(f"{f.name:<{width}}  {f.median:>12,.2f} {f.unit}  (low {f.low:,.2f}, high {f.high:,.2f})")
+    if json_file is not None:
+        text = {
+            "mir2bench": mir2bench.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "processor": platform.processor(),
+            "numpy": np.__version__,
+            "figures": [{k: getattr(f, k) for k in f.__slots__} for f in figures],
+        }
+        json_file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, prog="python -m mir2bench.bench"))

@@ -1,0 +1,182 @@
+"""Draw one episode: `python -m mir2bench.render --help`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from mir2bench.cli import parse_phi, run
+from mir2bench.errors import ConfigError, MissingDependencyError, PolicyError
+from mir2bench.partition import Partition
+from mir2bench.policies import Policy, load_policy, read_bundle
+from mir2bench.registration import VariantSpec
+
+DESCRIPTION = """Draw one episode of a team, alone or under attack, as a GIF, an MP4 or a picture of its last moment.
+
+Examples:
+  python -m mir2bench.render --team scripted:centroid --env Rendezvous10-adv1-v0 --out clean.gif
+  python -m mir2bench.render --team scripted:centroid --env Rendezvous10-adv1-v0 --attacker flee --phi 2 --out flee.png
+  python -m mir2bench.render --team runs/maddpg-3/bundle --attacker runs/attack-3/bundle --out attack.gif"""
+
+SUFFIXES = (".gif", ".mp4", ".png")
+_COLORS = 128  # of a GIF's palette; the drawings use few, and smaller files travel better
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw."""
+
+    team: str
+    """Policy bundle of the team, or scripted:TEAM."""
+    out: Path
+    """File to write; its ending chooses the format: .gif, .mp4 or .png (the last frame)."""
+    env: str | None = None
+    """Variant; the default is what the team was trained on."""
+    attacker: str | None = None
+    """Policy bundle of adversaries, or an attacker without training: random, idle or a scripted traitor of the family.
+    Without it nobody is adversarial."""
+    phi: str | None = None
+    """Adversarial agents: indices as in 3 or 2,5, or N zeros and ones. The default is what the attacker was trained for,
+    else the first K agents."""
+    seed: int = 0
+    """Determines the start."""
+    fps: int = 20
+    """Frames per second of the film."""
+    every: int = 1
+    """Keep every n-th step, and the last."""
+
+
+def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
+    """Draw the episode that the options describe."""
+    from mir2bench.evaluation.rollout import rollout
+    from mir2bench.evaluation.single import load_team
+    from mir2bench.views.common import load_drawing
+
+    check_options(options)
+    variant, team = load_team(options.team, options.env)
+    phi, adversary = load_adversary(variant, options.attacker, options.phi)
+    draw = load_drawing(variant.engine_class.drawing)
+    history: list[dict[str, np.ndarray]] = []
+    result = rollout(
+        variant,
+        team,
+        phi,
+        adversary,
+        [options.seed],
+        watch=lambda worlds: history.append(worlds.engine.snapshot(0)),
+    )
+    steps = len(history) - 1
+    kept = [steps] if options.out.suffix.lower() == ".png" else sorted({*range(0, steps, options.every), steps})
+    write_film(options.out, [draw(history[: step + 1], phi.to_array(), variant) for step in kept], options.fps)
+    print(f"team return {result.returns[0]:.2f} in {steps} steps, adversaries: {phi.label}")
+    print(f"wrote {options.out}")
+
+
+def check_options(options: Options) -> None:
+    """Raise `ConfigError` for what is wrong before anything is played."""
+    if options.out.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--out must end in {', '.join(SUFFIXES)}, but it is {str(options.out)!r}.")
+    if not options.out.absolute().parent.is_dir():
+        raise ConfigError(f"the folder of --out {options.out} does not exist. Make it first.")
+    for name, value in (("fps", options.fps), ("every", options.every)):
+        if value < 1:
+            raise ConfigError(f"--{name} must be 1 or more, but it is {value}.")
+    if options.seed < 0:
+        raise ConfigError(f"--seed must be 0 or more, but it is {options.seed}.")
+
+
+def load_adversary(variant: VariantSpec, attacker: str | None, phi: str | None) -> tuple[Partition, Policy | None]:
+    """Return the partition and the adversaries' policy; phi = 0 and None without an attacker.
+
+    Args:
+        variant: what is played.
+        attacker: a bundle's folder, the name of an attacker that needs no training, or None.
+        phi: see `Options.phi`.
+
+    Raises:
+        ConfigError: phi without attacker, an attacker but no adversaries, or a name that needs training.
+        PolicyError, PartitionError: a damaged or unfitting bundle or phi.
+    """
+    from mir2bench.attackers import fixed_attackers
+
+    n, k = variant.n_agents, variant.n_adversaries
+    given = None if phi is None else parse_phi(phi, n, k)
+    if attacker is None:
+        if given is not None and given.weight:
+            raise ConfigError(f"--phi names adversaries ({given.label}), so say with --attacker how they behave.")
+        return Partition.of(n), None
+    fixed = fixed_attackers(variant)
+    if attacker in fixed:
+        partition = Partition.of(n, range(k)) if given is None else given
+        policy = fixed[attacker].attack(variant, None, partition, seed=0, budget=0)
+    elif Path(attacker).is_dir():
+        card = read_bundle(attacker)
+        partition = parse_phi(str(card.get("phi", "none")), n, k) if given is None else given
+        if card["n_agents"] != partition.weight:
+            raise PolicyError(
+                f"{attacker} plays {card['n_agents']} adversaries, but phi names {partition.weight}. Give --phi to match."
+            )
+        policy = load_policy(attacker, variant)
+    else:
+        raise ConfigError(f"--attacker must be the folder of a bundle or one of {', '.join(fixed)}, not {attacker!r}.")
+    if partition.weight == 0:
+        raise ConfigError(f"--attacker {attacker} needs an adversary: give --phi, and a variant with the matching -advK.")
+    return partition, policy
+
+
+def write_film(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
+    """Write frames (H, W, 3) uint8 to a file, whole or not at all; a .png gets the last one alone.
+
+    Raises:
+        StorageError: the disk is full, read-only or broken.
+        MissingDependencyError: an .mp4 without imageio-ffmpeg.
+    """
+    from PIL import Image
+
+    from mir2bench.evaluation.files import replace_file
+
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        replace_file(path, lambda temporary: Image.fromarray(frames[-1]).save(temporary, format="PNG"))
+    elif suffix == ".gif":
+        replace_file(path, lambda temporary: _write_gif(temporary, frames, fps))
+    else:
+        replace_file(path, lambda temporary: _write_mp4(temporary, frames, fps))
+
+
+def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
+    from PIL import Image
+
+    # One palette for the whole film, taken from its start, middle and end: colors cannot flicker.
+    sample = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
+    palette = Image.fromarray(sample).quantize(_COLORS, method=Image.Quantize.MEDIANCUT)
+    images = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
+    pauses = [round(1000 / fps)] * (len(images) - 1) + [1500]  # ms; a rest before it starts again
+    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=pauses, loop=0, optimize=True)
+
+
+def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise MissingDependencyError(
+            "an .mp4 needs the package `imageio-ffmpeg`, which is not installed. Run: pip install imageio-ffmpeg"
+        ) from error
+    height, width = frames[0].shape[:2]
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, output_params=["-f", "mp4"], macro_block_size=1
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, prog="python -m mir2bench.render", description=DESCRIPTION))
