@@ -42,8 +42,8 @@ class Options:
     """Policy bundle of adversaries, or an attacker without training: random, idle or a scripted traitor of the family.
     Without it nobody is adversarial."""
     phi: str | None = None
-    """Adversarial agents: indices as in 3 or 2,5, or N zeros and ones. The default is what the attacker was trained for,
-    else the first K agents."""
+    """Adversarial agents: indices as in 3 or 2,5, or N zeros and ones. The default is what the attacker was trained
+    for, else the first K agents."""
     seed: int = 0
     """Determines the start."""
     fps: int = 20
@@ -60,7 +60,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
 
     check_options(options)
     variant, team = load_team(options.team, options.env)
-    phi, adversary = load_adversary(variant, options.attacker, options.phi)
+    phi, adversary = load_adversary(variant, team, options.attacker, options.phi)
     draw = load_drawing(variant.engine_class.drawing)
     history: list[dict[str, np.ndarray]] = []
     result = rollout(
@@ -91,11 +91,14 @@ def check_options(options: Options) -> None:
         raise ConfigError(f"--seed must be 0 or more, but it is {options.seed}.")
 
 
-def load_adversary(variant: VariantSpec, attacker: str | None, phi: str | None) -> tuple[Partition, Policy | None]:
+def load_adversary(
+    variant: VariantSpec, team: Policy, attacker: str | None, phi: str | None
+) -> tuple[Partition, Policy | None]:
     """Return the partition and the adversaries' policy; phi = 0 and None without an attacker.
 
     Args:
         variant: what is played.
+        team: whom they play against.
         attacker: a bundle's folder, the name of an attacker that needs no training, or None.
         phi: see `Options.phi`.
 
@@ -114,19 +117,20 @@ def load_adversary(variant: VariantSpec, attacker: str | None, phi: str | None) 
     fixed = fixed_attackers(variant)
     if attacker in fixed:
         partition = Partition.of(n, range(k)) if given is None else given
-        policy = fixed[attacker].attack(variant, None, partition, seed=0, budget=0)
+        policy = fixed[attacker].attack(variant, team, partition, seed=0, budget=0)
     elif Path(attacker).is_dir():
         card = read_bundle(attacker)
         partition = parse_phi(str(card.get("phi", "none")), n, k) if given is None else given
         if card["n_agents"] != partition.weight:
             raise PolicyError(
-                f"{attacker} plays {card['n_agents']} adversaries, but phi names {partition.weight}. Give --phi to match."
+                f"{attacker} plays {card['n_agents']} adversaries, but phi names {partition.weight}: "
+                "give --phi to match."
             )
         policy = load_policy(attacker, variant)
     else:
         raise ConfigError(f"--attacker must be the folder of a bundle or one of {', '.join(fixed)}, not {attacker!r}.")
     if partition.weight == 0:
-        raise ConfigError(f"--attacker {attacker} needs an adversary: give --phi, and a variant with the matching -advK.")
+        raise ConfigError(f"--attacker {attacker} needs adversaries, but phi names none: choose a variant with some.")
     return partition, policy
 
 

@@ -10,8 +10,8 @@ where I^i_t is the share of sample t in CLUB's upper bound of I(h^i; a^i) (Cheng
     I^i_t = log q(a^i_t | h^i_t) - mean_k log q(a^i_t | h^i_k),
 
 and q is fitted by maximum likelihood, L_q = - mean_t sum_i log q(b^i_t | h^i_t), to actions b that the current policy,
-with its exploration, draws at the same histories. For several steps
-of reward before the bootstrap, I_t stands for each of them. With lambda = 0 it is MADDPG bit for bit.
+with its exploration, draws at the same histories. For several steps of reward before the bootstrap, I_t stands for each
+of them. With lambda = 0 it is MADDPG bit for bit.
 
 Differences from the paper and from its authors' code:
 1. I(h^i; a^i) per agent by default, which for factorised policies bounds the joint I(h; a) from above; `joint` switches
@@ -62,7 +62,7 @@ class Config(maddpg.Config):
         negatives: how the negative pairs are grouped, "histories" or "actions".
     """
 
-    lam: float = 1e-2
+    lam: float = 3e-4
     club_lr: float = 1e-2
     club_interval: int = 20
     joint: bool = False
@@ -125,9 +125,10 @@ class Mir2Learner(maddpg.MaddpgLearner):
             log_probs = legal_logits(logits, mask).log_softmax(dim=-1)
             index = torch.multinomial(log_probs.exp().flatten(0, 1), 1, generator=generator).view(log_probs.shape[:2])
             return F.one_hot(index, log_probs.shape[-1]).float(), log_probs.gather(-1, index[..., None])[..., 0]
-        normal = torch.randn(logits.shape, generator=generator)
-        log_prob = -(0.5 * normal.square() + math.log(self._noise) + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
-        return (torch.tanh(logits) + self._noise * normal).clamp(-1.0, 1.0), log_prob
+        mean = torch.tanh(logits)
+        action = (mean + self._noise * torch.randn(mean.shape, generator=generator)).clamp(-1.0, 1.0)
+        square = ((action - mean) / self._noise).square()
+        return action, -(0.5 * square + math.log(self._noise) + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Make MADDPG's update with the charged reward; logs the estimate and q's likelihood as well."""
@@ -138,8 +139,8 @@ class Mir2Learner(maddpg.MaddpgLearner):
         """Log the exact information of the current policy at the batch's histories beside what q makes of it.
 
         The actions are drawn anew, so q was never fitted to them: "mi/held_out" is its log-likelihood beside
-        "mi/policy", that of the policy itself, which no q can exceed on average; "mi/club_now" beside "mi/exact" tells
-        how loose the bound is.
+        "mi/policy", that of the policy's own Gaussian (both at executed, hence clipped actions); "mi/club_now" beside
+        "mi/exact" tells how loose the bound is.
         """
         features = self.actor.features_now(batch)
         action, log_prob = self.act(features, batch.mask, self.generator_diagnosis)

@@ -25,16 +25,7 @@ from mir2bench.evaluation.store import Store
 from mir2bench.evaluation.work import run_job
 from mir2bench.learning.progress import Progress
 
-_ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-    )
-}
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,8 @@ class Monitor:
     def started(self, job: Job) -> None:
         """See `executor.Listener`."""
         self._clock.started(job)
-        self._lines[job.key] = self._bars.add_task(f"  {job.label}", total=max(1, job.steps), note="")
+        if job.kind != "rollout":  # over in a blink
+            self._lines[job.key] = self._bars.add_task(f"  {job.label}", total=max(1, job.steps), note="")
         self._refresh()
 
     def progress(self, job: Job, progress: Progress) -> None:
@@ -142,7 +143,8 @@ class Monitor:
     def _end(self, job: Job) -> None:
         self._clock.ended(job)
         self._ended += 1
-        self._bars.remove_task(self._lines.pop(job.key))
+        if job.key in self._lines:
+            self._bars.remove_task(self._lines.pop(job.key))
         self._refresh()
 
     def _refresh(self) -> None:

@@ -296,7 +296,8 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; } th { background: var(--soft); } small { opacity: .75; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { background: var(--soft); }
+small { opacity: .75; white-space: nowrap; }
 .notes li { margin: .2rem 0; }
 figure { margin: 1.5rem 0; } figure img { max-width: 100%; background: #ffffff; border-radius: 6px; }
 figcaption { font-size: .9rem; opacity: .85; }
@@ -324,7 +325,8 @@ another training run.</li>
 </ul>
 <h2>How to reproduce</h2>
 <pre>$command</pre>
-<p>With mir2bench $version$commit. Every episode is a row of <code>scores.parquet</code>; every aggregate is in <code>summary.json</code>.</p>
+<p>With mir2bench $version$commit. Every episode is a row of <code>scores.parquet</code>; every aggregate is in
+<code>summary.json</code>.</p>
 $bundles
 <details><summary>Versions, hardware and time</summary><pre>$facts</pre></details>
 <details><summary>Resolved configuration</summary><pre>$study</pre></details>

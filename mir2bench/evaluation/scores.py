@@ -89,8 +89,16 @@ def collect_curves(jobs: Iterable[Job], store: Store, kind: str, metric: str) ->
         Columns variant, defender, seed, attacker, phi, restart, steps, value.
     """
     rows = [
-        (job.variant.id, job.defender, job.defender_seed, job.params.get("attacker", ""), job.params.get("phi", ""))
-        + (job.restart, row["steps"], row[metric])
+        (
+            job.variant.id,
+            job.defender,
+            job.defender_seed,
+            job.params.get("attacker", ""),
+            job.params.get("phi", ""),
+            job.restart,
+            row["steps"],
+            row[metric],
+        )
         for job in jobs
         if job.kind == kind
         for row in store.read(job.key, "curve.json") or []

@@ -28,6 +28,7 @@ CONFIDENCE = 0.95
 REPETITIONS = 2_000  # bootstrap resamples per interval
 ROBUST, WORST = "robust", "worst"
 _SEED = 20_240_117  # of every bootstrap
+_MEASURES = ("iqm", "median", "mean", "optimality_gap")
 _SEEDS_TO_TELL = 4  # with 3 a side, equal defenders are wholly apart in 1 of 10 studies; with 4, in 1 of 35
 _CELL = ["defender_seed", "phi"]
 
@@ -207,18 +208,20 @@ def clustered_interval(matrix: np.ndarray, episodes: np.ndarray | None = None) -
         units, over = episodes, "episodes"
     else:
         return (float("nan"), float("nan")), "nothing"
-    return _pair(_resample_runs(lambda runs: runs.mean(axis=0), units[:, None])[:, 0]), over
+    return _pair(_resample_runs(lambda runs: runs.mean(axis=-2), units[:, None])[:, 0]), over
 
 
 def _resample_runs(measure: Callable[..., np.ndarray], *matrices: np.ndarray) -> np.ndarray:
-    """Return (2, M) percentile bounds of an (M,) measure when whole rows of each matrix are resampled."""
+    """Return (2, M) percentile bounds of a measure when whole rows of each matrix are resampled.
+
+    Args:
+        measure: maps stacks (..., S, P), one per matrix, to (..., M).
+        matrices: (S, P) each; S may differ.
+    """
     rng = np.random.default_rng(_SEED)
-    values = [
-        measure(*(matrix[rng.integers(len(matrix), size=len(matrix))] for matrix in matrices))
-        for _ in range(REPETITIONS)
-    ]
+    stacks = [matrix[rng.integers(len(matrix), size=(REPETITIONS, len(matrix)))] for matrix in matrices]
     tail = 50 * (1 - CONFIDENCE)
-    return np.percentile(values, [tail, 100 - tail], axis=0)
+    return np.percentile(measure(*stacks), [tail, 100 - tail], axis=0)
 
 
 @contextlib.contextmanager
@@ -253,34 +256,35 @@ def aggregates(normalized: np.ndarray, clean: bool = False) -> dict[str, Any]:
     Returns:
         {"iqm": {"value", "ci", "ci_clustered"}, "median": ..., "mean": ..., "optimality_gap": ..., "ci_over": ...}.
     """
-    from rliable import library, metrics
-
-    names = ("iqm", "median", "mean", "optimality_gap")
-
-    def measure(scores: np.ndarray) -> np.ndarray:
-        return np.array(
-            [
-                metrics.aggregate_iqm(scores),
-                metrics.aggregate_median(scores),
-                metrics.aggregate_mean(scores),
-                metrics.aggregate_optimality_gap(scores),
-            ]
-        )
+    from rliable import library
 
     matrix, over = (normalized, "seeds") if clean else runs_by_tasks(normalized)
     if matrix.shape[0] < 2:
-        intervals = clustered = np.full((2, len(names)), np.nan)
+        intervals = clustered = np.full((2, len(_MEASURES)), np.nan)
         over = "nothing"
     else:
         with seeded_numpy():
-            _, found = library.get_interval_estimates({"": matrix}, measure, reps=REPETITIONS)
-        intervals, clustered = found[""], _resample_runs(measure, matrix)
-    values = measure(matrix)
+            _, found = library.get_interval_estimates({"": matrix}, _measures, reps=REPETITIONS)
+        intervals, clustered = found[""], _resample_runs(_measures, matrix)
+    values = _measures(matrix)
     summary: dict[str, Any] = {
         name: {"value": float(values[i]), "ci": _pair(intervals[:, i]), "ci_clustered": _pair(clustered[:, i])}
-        for i, name in enumerate(names)
+        for i, name in enumerate(_MEASURES)
     }
     return {**summary, "ci_over": over}
+
+
+def _measures(scores: np.ndarray) -> np.ndarray:
+    """Return rliable's four aggregates of stacks of score matrices, (..., S, P) -> (..., 4).
+
+    The same numbers as rliable's functions give, for all bootstrap resamples in one call.
+    """
+    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    cut = flat.shape[-1] // 4
+    tasks = scores.mean(axis=-2)
+    gap = 1 - np.minimum(flat, 1).mean(axis=-1)
+    iqm = flat[..., cut : flat.shape[-1] - cut].mean(axis=-1)
+    return np.stack([iqm, np.median(tasks, axis=-1), tasks.mean(axis=-1), gap], axis=-1)
 
 
 def _pair(bounds: np.ndarray) -> tuple[float, float]:
@@ -296,7 +300,7 @@ def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     from rliable import library
 
     def measure(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        return np.array([probability_of_improvement(p, q)])
+        return probability_of_improvement(p, q)[..., None]
 
     found = []
     for x, y in itertools.combinations(outcomes, 2):
@@ -315,7 +319,7 @@ def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             {
                 "x": x.defender,
                 "y": y.defender,
-                "probability": probability_of_improvement(a, b),
+                "probability": float(probability_of_improvement(a, b)),
                 "ci": _pair(interval[:, 0]),
                 "ci_clustered": _pair(clustered[:, 0]),
                 "ci_over": over,
@@ -331,16 +335,17 @@ def _verdict(bounds: np.ndarray, seeds: int) -> str:
     return "difference" if bounds[0] > 0.5 or bounds[1] < 0.5 else "tie"
 
 
-def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return P(X > Y) averaged over tasks, ties counting one half.
 
-    The same number as rliable's (a Mann-Whitney U per task), without a scipy call for each bootstrap resample.
+    The same number as rliable's (a Mann-Whitney U per task), for all bootstrap resamples in one call.
 
     Args:
-        x: (S_x, P) scores.
-        y: (S_y, P) scores.
+        x: (..., S_x, P) scores.
+        y: (..., S_y, P) scores.
     """
-    return float((x[:, None] > y[None]).mean() + 0.5 * (x[:, None] == y[None]).mean())
+    mine, theirs = x[..., :, None, :], y[..., None, :, :]
+    return (mine > theirs).mean(axis=(-3, -2, -1)) + 0.5 * (mine == theirs).mean(axis=(-3, -2, -1))
 
 
 def performance_profile(matrices: Mapping[str, np.ndarray], thresholds: np.ndarray) -> dict[str, np.ndarray]:

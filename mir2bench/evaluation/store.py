@@ -190,8 +190,9 @@ class Store:
 
     def forget_failures(self, jobs: Iterable[Job]) -> None:
         """Drop the tracebacks of jobs that are about to run again."""
-        for job in jobs:
-            (self.root / "failures" / f"{job.key}.txt").unlink(missing_ok=True)
+        with storing(self.root / "failures"):
+            for job in jobs:
+                (self.root / "failures" / f"{job.key}.txt").unlink(missing_ok=True)
 
 
 def _is_ours(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from mir2bench.errors import ConfigError
 from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import Callback, Progress
 from mir2bench.learning.replay import Batch, EpisodeReplay
@@ -69,14 +70,20 @@ def train(
 ) -> None:
     """Train `learner` on `task` for `budget` environment steps.
 
-    Each round every world makes one step and the learner `updates_per_step` updates, once `warmup` steps (at
-    most a quarter of the budget) of uniformly random play are stored. Starts, exploration and sampling draw from generators spawned from `seed`.
+    Each round every world makes one step and the learner `updates_per_step` updates, once `warmup` steps (at most a
+    quarter of the budget) of uniformly random play are stored. Starts, exploration, sampling and reports draw from
+    generators of their own, spawned from `seed`: reports change nothing.
 
     Args:
         measure: evaluates the greedy policy; its figures go into the report.
         callback: gets `REPORTS` reports, the last at the end of the budget.
+
+    Raises:
+        ConfigError: the budget is not positive.
     """
-    starts, explore, sampling = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
+    if budget < 1:
+        raise ConfigError(f"the budget must be 1 step or more, but it is {budget}.")
+    starts, explore, sampling, reporting = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4))
     task.reset(seeds=[int(s) for s in starts.integers(2**63, size=task.batch)])
     replay = EpisodeReplay(task, min(config.capacity, budget), n_steps=config.n_steps, gamma=config.gamma)
     draw = replay.sample_episodes if learner.recurrent else replay.sample
@@ -105,6 +112,6 @@ def train(
                 logged = learner.update(draw(config.batch_size, sampling))
         if callback is not None and done_rounds in reports:
             steps = budget if done_rounds == rounds else done_rounds * task.batch
-            logged |= learner.diagnose(draw(config.batch_size, sampling))
+            logged |= learner.diagnose(draw(config.batch_size, reporting))
             figures = {name: float(value) for name, value in logged.items()} | measure(learner.policy)
             callback(Progress(steps, budget, figures))
