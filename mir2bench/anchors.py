@@ -15,7 +15,7 @@ from mir2bench.cli import run
 from mir2bench.errors import ConfigError
 from mir2bench.evaluation.contenders import make_scripted
 from mir2bench.evaluation.protocol import validation_seeds
-from mir2bench.evaluation.rollout import rollout
+from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.registration import VariantSpec, list_variants, spec
 

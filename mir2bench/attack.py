@@ -48,9 +48,9 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     from mir2bench.evaluation.executor import one_torch_thread
     from mir2bench.evaluation.jobs import attacker_config, phi_text
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
-    from mir2bench.evaluation.rollout import rollout
     from mir2bench.evaluation.single import claim_folder, load_team, parse_steps, show_progress
     from mir2bench.evaluation.work import Recorder, save
+    from mir2bench.learning.rollout import rollout
     from mir2bench.partition import Partition
 
     variant, team = load_team(options.policy, options.env)

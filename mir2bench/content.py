@@ -22,4 +22,4 @@ def content_dir(name: str) -> Path:
     for root in (_PACKAGE / "_content", _PACKAGE.parent):
         if (root / name).is_dir():
             return root / name
-    raise SpecError(f"No `{name}/` in this installation of mir2bench (looked beside {_PACKAGE}). Reinstall the package.")
+    raise SpecError(f"No `{name}/` in this installation of mir2bench (looked beside {_PACKAGE}). Reinstall it.")

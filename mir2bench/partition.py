@@ -122,7 +122,7 @@ def sample_partition(n_agents: int, n_adversaries: int, rng: np.random.Generator
 
 
 def sample_partitions(n_agents: int, n_adversaries: int, count: int, rng: np.random.Generator) -> list[Partition]:
-    """Draw `count` distinct partitions uniformly from Phi^alpha, in lexicographic order; all of them if there are fewer.
+    """Draw `count` distinct partitions uniformly from Phi^alpha, in lexicographic order; all if there are fewer.
 
     Source: paper, "Evaluation protocol" (5 random attack scenarios for more than one adversary).
     """

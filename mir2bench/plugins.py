@@ -33,13 +33,14 @@ def find_class(kind: str, name: str, builtin: Mapping[str, str], methods: tuple[
         UnknownNameError: no such name; the message suggests close ones.
         ConfigError: the module or class cannot be imported, or lacks a method.
     """
-    target = builtin.get(name) or next((e.value for e in entry_points(group=f"mir2bench.{kind}s") if e.name == name), name)
+    installed = {entry.name: entry.value for entry in entry_points(group=f"mir2bench.{kind}s")}
+    target = builtin.get(name) or installed.get(name, name)
     if ":" not in target:
         raise unknown_name(kind, name, known_names(kind, builtin))
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two: `:Class`, `.module:Class`
         raise ConfigError(f"Cannot import the {kind} `{target}`: {error}. Expected `package.module:Class`.") from error
     missing = [m for m in methods if not hasattr(found, m)]
     if missing:
@@ -71,7 +72,7 @@ def _convert(key: str, value: Any, default: Any) -> Any:
         return str(value).lower() in ("true", "1")
     try:
         converted = kind(value) if kind is not bool else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         converted = None
     if converted is None or (kind is int and not isinstance(value, str) and converted != value):
         raise ConfigError(f"{key} must be of type {kind.__name__} (default {default!r}), but it is {value!r}.")

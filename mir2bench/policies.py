@@ -162,7 +162,7 @@ def save_policy(
         "config": dict(config),
         "seed": seed,
         "n_agents": policy.n_agents,
-        "noise": policy.noise,
+        "noise": float(policy.noise),
         "architecture": {"actor": asdict(policy.actor.shape)},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "mir2bench": mir2bench.__version__,
@@ -194,7 +194,7 @@ def read_bundle(folder: str | Path) -> dict[str, Any]:
         text = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PolicyError(f"{folder} is not a policy bundle: cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PolicyError(f"{path} is damaged: it is not valid JSON ({error}).") from error
     kinds = {
         "format": int,

@@ -84,8 +84,8 @@ class VariantSpec:
         match = _ID.fullmatch(self.id)
         if not match:
             raise SpecError(
-                f"The id {self.id!r} must read `namespace/World-adv<K>-v<version>`, and a world's name may hold letters, "
-                "digits, `_` and single `-` only."
+                f"The id {self.id!r} must read `namespace/World-adv<K>-v<version>`, and a world's name may hold "
+                "letters, digits, `_` and single `-` only."
             )
         if not 0 <= self.n_adversaries <= self.n_agents:
             raise SpecError(f"{self.id}: {self.n_adversaries} adversaries among {self.n_agents} agents; give 0 to N.")

@@ -54,8 +54,8 @@ class Options:
 
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Draw the episode that the options describe."""
-    from mir2bench.evaluation.rollout import rollout
     from mir2bench.evaluation.single import load_team
+    from mir2bench.learning.rollout import rollout
     from mir2bench.views.common import load_drawing
 
     check_options(options)

@@ -45,9 +45,9 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     from mir2bench.evaluation.contenders import resolve_configs
     from mir2bench.evaluation.executor import one_torch_thread
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
-    from mir2bench.evaluation.rollout import rollout
     from mir2bench.evaluation.single import claim_folder, parse_steps, show_progress
     from mir2bench.evaluation.work import Recorder, save, train
+    from mir2bench.learning.rollout import rollout
     from mir2bench.partition import Partition
     from mir2bench.registration import spec
 

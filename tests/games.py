@@ -105,7 +105,7 @@ class Match(Game):
 
 class Recall(Game):
     """Three steps: each agent is shown its bit at the first; after two steps in which only "wait" is legal it must
-    say the bit. The team gets the share of agents that are right: 1 with a memory, 0.5 without. The state never forgets.
+    say the bit. The team gets the share of agents that are right: 1 with a memory, 0.5 without. The state keeps it.
     """
 
     seen: ClassVar[tuple[str, ...]] = ("bit", "now")

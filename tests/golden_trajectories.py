@@ -25,7 +25,7 @@ def path_of(variant: VariantSpec) -> Path:
 
 
 def record(variant: VariantSpec) -> dict[str, Any]:
-    """Play one episode from seed 0 with actions that need no random numbers, and return numbers of all kinds from it."""
+    """Play one episode from seed 0 with actions that need no random numbers, and return numbers of all kinds."""
     env = GymEnv(variant, strict=True)
     layout, engine = env.worlds.layout, env.worlds.engine
     _, info = env.reset(seed=0)

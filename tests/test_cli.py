@@ -20,7 +20,7 @@ import pytest
 import mir2bench
 from mir2bench import attack, evaluate, train
 from mir2bench.cli import run
-from mir2bench.evaluation.rollout import rollout
+from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 
 TOOLS = {"evaluate": evaluate, "train": train, "attack": attack}

@@ -1,4 +1,4 @@
-"""Every registered variant through every checker there is, with warnings as errors, and against its recorded episode."""
+"""Every registered variant through every checker there is, with warnings as errors, and against its record."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from mir2bench.evaluation.protocol import (
     get_protocol,
     validation_seeds,
 )
-from mir2bench.evaluation.rollout import rollout
+from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import RandomPolicy, save_policy
 

@@ -179,7 +179,7 @@ def test_gradients_with_respect_to_the_own_action(generator: torch.Generator) ->
 
 
 def fit(model: ActionModel, x: Tensor, action: Tensor, steps: int, lr: float) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.95))  # quick to forget its first steps
     for _ in range(steps):
         optimizer.zero_grad()
         (-model.log_likelihood(model(x), action).sum(dim=-1).mean()).backward()
@@ -214,10 +214,10 @@ def test_likelihoods_are_those_of_the_distributions(generator: torch.Generator) 
 def test_a_fitted_model_recovers_the_estimate(rho: float, generator: torch.Generator) -> None:
     x, y = (0.1 * v.float() for v in correlated(rho, 20_000, generator))  # where tanh is nearly straight
     drawn = torch.corrcoef(torch.cat([x, y], dim=-1)[:, 0].T)[0, 1].item()  # near rho
-    model = gaussian_model()
+    model = gaussian_model(min_std=0.04)
     fit(model, x * 10, y, steps=400, lr=0.03)
     assert model.log_var.item() == pytest.approx(math.log(0.01 * (1 - rho**2)), abs=0.03)
-    assert model.club(model(x * 10), y).mean().item() == pytest.approx(drawn**2 / (1 - drawn**2), rel=0.03)
+    assert model.club(model(x * 10), y).mean().item() == pytest.approx(drawn**2 / (1 - drawn**2), rel=0.05)
 
 
 def test_a_fitted_categorical_model_recovers_the_estimate(generator: torch.Generator) -> None:

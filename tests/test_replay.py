@@ -109,7 +109,12 @@ def expected_rows(episode: Episode, stored: int, n_steps: int, gamma: float) -> 
         reward = sum(gamma**j * episode.rewards[t + j] for j in range(span))
         over = episode.terminates and t + span == len(episode.rewards)
         weight = sum(gamma**j for j in range(span))
-        table[100 * episode.number + t] = (reward, 0.0 if over else gamma**span, weight, 100 * episode.number + t + span)
+        table[100 * episode.number + t] = (
+            reward,
+            0.0 if over else gamma**span,
+            weight,
+            100 * episode.number + t + span,
+        )
     return table
 
 
@@ -217,7 +222,10 @@ def test_old_episodes_make_room() -> None:
 
 
 def test_transitions_are_drawn_uniformly() -> None:
-    scripts = [[Episode(1, [1.0] * 9, True), Episode(3, [0.0] * 9, True)], [Episode(2, [1.0], True), Episode(4, [1] * 9, True)]]
+    scripts = [
+        [Episode(1, [1.0] * 9, True), Episode(3, [0.0] * 9, True)],
+        [Episode(2, [1.0], True), Episode(4, [1] * 9, True)],
+    ]
     task = ScriptedTask(scripts, horizon=9)
     replay = EpisodeReplay(task, 100, n_steps=3, gamma=0.5)
     play(task, replay, 5)

@@ -27,7 +27,7 @@ from mir2bench.engines.rendezvous_scripted import (
 )
 from mir2bench.errors import ConfigError, UnknownNameError
 from mir2bench.evaluation.contenders import make_scripted
-from mir2bench.evaluation.rollout import Episodes, rollout
+from mir2bench.learning.rollout import Episodes, rollout
 from mir2bench.partition import Partition
 
 TRAITORS = {"flee": FleeTraitor, "dodge": DodgeTraitor, "circle": CircleTraitor}

@@ -67,7 +67,7 @@ def test_parallel_and_one_sided_views_equal_the_gymnasium_view(batch: int) -> No
                 assert equal(parallel.state(), info["state"])
                 assert [set(part.values()) for part in par[1:4]] == [{reward}, {terminated}, {truncated}]
                 assert all(equal(par[4][agent], {"phi": info["phi"]}) for agent in parallel.possible_agents)
-            # The same joint action in the one-sided views, whose frozen sides idle. All are at their seed's second start.
+            # The same joint action in the one-sided views, whose frozen sides idle. All are at the seed's second start.
             for view in (gym, attack, defend):
                 view.reset(seed=seed)
             traitor = int(gym.reset()[1]["phi"].argmax())

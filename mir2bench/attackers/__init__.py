@@ -50,6 +50,8 @@ def make_attacker(name: str, variant: VariantSpec, settings: dict[str, Any] | No
     """
     fixed = fixed_attackers(variant)
     if name in fixed:
+        if settings:
+            raise unknown_name("setting", next(iter(settings)), [])
         return fixed[name]
     if ":" not in name and name not in list_attackers(variant):
         raise unknown_name("attacker", name, list_attackers(variant))

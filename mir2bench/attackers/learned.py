@@ -8,8 +8,8 @@ rho = pi(a_t | o_t) / pi_old(a_t | o_t), all epochs over a batch of rollouts des
     L = - mean min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) + mean (V(s_t, o_t) - R_t)^2.
 
 Training starts twice: once from scratch, and once from an actor that has imitated the family's scripted traitor which
-hurts this victim most. The policies on the way are compared on seeds of their own, and the strongest is returned: a team
-must not look robust because one training went astray.
+hurts this victim most. The policies on the way are compared on seeds of their own, and the strongest is returned: a
+team must not look robust because one training went astray.
 
 Differences from the paper and from its authors' code:
 1. They train the adversary with MADDPG, as the team. Against rendezvous teams MADDPG settled at attacks weaker than the
@@ -33,10 +33,10 @@ from torch.nn import functional as F
 
 from mir2bench.attackers.fixed import scripted_traitors
 from mir2bench.errors import ConfigError, PolicyError
-from mir2bench.learning.measure import play
 from mir2bench.learning.networks import Actor, ActorShape, Critic, legal_logits
 from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import Callback, Progress
+from mir2bench.learning.rollout import rollout
 from mir2bench.learning.tasks import AdversaryTask
 from mir2bench.partition import Partition
 from mir2bench.policies import Policy
@@ -128,16 +128,17 @@ class LearnedAttacker:
                 and whose "attacked_return/now" is that under the policy in training.
 
         Raises:
-            ConfigError: phi names no adversary.
+            ConfigError: phi names no adversary, or the budget is not positive.
             PolicyError: the team's returns are not finite.
         """
+        if budget < 1:
+            raise ConfigError(f"the budget must be 1 step or more, but it is {budget}.")
         if phi.weight == 0:
             raise ConfigError("the learned attacker needs a partition with at least one adversary, but phi is all 0.")
 
         def strength(policy: Policy) -> float:
             seeds = range(SELECTION_SEED, SELECTION_SEED + SELECTION_EPISODES)
-            rng = np.random.default_rng(0)
-            return float(play(variant, victim, seeds=seeds, rng=rng, adversary=policy, phi=phi).returns.mean())
+            return float(rollout(variant, victim, phi, policy, seeds).returns.mean())
 
         teachers = {strength(teacher): teacher for teacher in scripted_traitors(variant)}
         best_score = float("inf")
@@ -200,11 +201,12 @@ class _Training:
         rng = np.random.default_rng(0)
         peak = 20 * self.config.imitation_lr
         steps = max(1, min(self.config.imitation_steps, self.budget // 25) // 2)
+        half = max(1, self.task.horizon // 2)
         optimizer = torch.optim.Adam(self.actor.parameters(), lr=peak, fused=True)
         seen: list[Tensor] = []
         shown: list[Tensor] = []
         for player in (teacher, self.policy):
-            for _ in range(self.task.horizon // 2):
+            for _ in range(half):
                 advice, _ = teacher.act(self.task.obs, None, self.task.mask, rng=rng)
                 actions = advice
                 if player is not teacher:
@@ -227,7 +229,7 @@ class _Training:
                 optimizer.step()
         with torch.no_grad():
             self.log_std.fill_(float(np.log(self.config.imitation_std)))
-        return 2 * (self.task.horizon // 2) * self.task.batch
+        return 2 * half * self.task.batch
 
     def run(self, teacher: Policy | None) -> Iterator[tuple[int, dict[str, float]]]:
         """Train, yielding the environment steps done and the losses from time to time.

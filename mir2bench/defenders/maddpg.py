@@ -29,20 +29,24 @@ import copy
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mir2bench.errors import ConfigError
 from mir2bench.learning import loop
-from mir2bench.learning.measure import EVALUATION_SEED, play
 from mir2bench.learning.networks import Actor, ActorShape, Critic, greedy_one_hot, straight_through_sample
 from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import Callback
 from mir2bench.learning.replay import Batch
+from mir2bench.learning.rollout import rollout
 from mir2bench.learning.tasks import Task, TeamTask
+from mir2bench.partition import Partition
 from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
+
+CURVE_SEED = 1_000_000
+"""First of the seeds on which learning curves are measured; apart from training's and evaluation's."""
+CURVE_EPISODES = 32
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,8 @@ class MaddpgLearner:
             actor_loss = actor_loss + self.config.logit_penalty * logits.square().mean()
         self._descend(actor_loss, self.actor_optimizer, frozen=self.critic)
 
-        torch._foreach_lerp_(self._target, self._online, self.config.tau)
+        with torch.no_grad():
+            torch._foreach_lerp_(self._target, self._online, self.config.tau)  # type: ignore[attr-defined]
         return {"loss/critic": critic_loss.detach(), "loss/actor": actor_loss.detach()}
 
     def reward(self, batch: Batch, features: Tensor) -> Tensor:
@@ -186,9 +191,7 @@ class MADDPG:
     def __init__(self, config: Config | None = None) -> None:
         self.config = self.Config() if config is None else config
 
-    def train(
-        self, variant: VariantSpec, *, seed: int, budget: int, callback: Callback | None = None
-    ) -> NetworkPolicy:
+    def train(self, variant: VariantSpec, *, seed: int, budget: int, callback: Callback | None = None) -> NetworkPolicy:
         """Train a team policy and return it as it stands after the last step.
 
         Args:
@@ -198,12 +201,13 @@ class MADDPG:
             callback: gets progress reports with "greedy_return" and the losses.
         """
         task = TeamTask(variant, self.config.worlds)
+        clean = Partition.of(variant.n_agents)
         task.reset()
         learner = self.Learner(task, self.config, seed)
 
         def measure(policy: Policy) -> dict[str, float]:
-            seeds = range(EVALUATION_SEED, EVALUATION_SEED + 32)
-            return {"greedy_return": play(variant, policy, seeds=seeds, rng=np.random.default_rng(0)).returns.mean()}
+            seeds = range(CURVE_SEED, CURVE_SEED + CURVE_EPISODES)
+            return {"greedy_return": float(rollout(variant, policy, clean, None, seeds).returns.mean())}
 
         loop.train(task, learner, self.config, budget=budget, seed=seed, measure=measure, callback=callback)
         return learner.policy

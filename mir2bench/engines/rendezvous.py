@@ -191,7 +191,7 @@ def _slices(batch: int, threads: int | None) -> list[tuple[int, int]]:
         import numba
 
         # Not get_num_threads(): it starts numba's own pool, which sets OpenMP's thread count, and so torch's, anew.
-        threads = min(numba.config.NUMBA_NUM_THREADS, batch // _WORLDS_PER_THREAD)
+        threads = min(numba.config.NUMBA_NUM_THREADS, batch // _WORLDS_PER_THREAD)  # type: ignore[attr-defined]
     edges = np.linspace(0, batch, max(1, threads) + 1).astype(int).tolist()
     return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
 

@@ -79,7 +79,8 @@ class Clock:
         if not sum(done.values()):
             return None
         overall = sum(spent.values()) / sum(done.values())
-        pace = {kind: spent[kind] / done[kind] if done.get(kind) else overall for kind in left}
+        # Defenders are trained first, and their steps are by far the dearest: an attacker's cost about a tenth.
+        pace = {kind: spent[kind] / done[kind] if done.get(kind) else overall / 10 for kind in left}
         for key, (_, steps) in self._running.items():
             job = self._left[key]
             longest = max(longest, (job.steps - steps) * pace[job.kind])

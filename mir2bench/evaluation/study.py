@@ -16,7 +16,7 @@ from mir2bench.errors import ConfigError, StudyError
 from mir2bench.evaluation.contenders import Contender, resolve_contenders
 from mir2bench.evaluation.executor import Failure, default_workers, execute
 from mir2bench.evaluation.files import plain, replace_file, write_json
-from mir2bench.evaluation.jobs import KINDS, Job, plan
+from mir2bench.evaluation.jobs import KINDS, Job, attacker_config, plan
 from mir2bench.evaluation.monitor import Monitor, default_console
 from mir2bench.evaluation.protocol import BUDGETS, Budget, Protocol, get_budget, get_protocol
 from mir2bench.evaluation.report import print_summary, write_report
@@ -99,6 +99,11 @@ class Study:
             "budget": dataclasses.asdict(self.budget),
             "variants": [variant.to_dict() for variant in self.variants],
             "contenders": [contender.to_dict() for contender in self.contenders],
+            "attackers": {
+                variant.id: {name: attacker_config(name, variant) for name in self.protocol.trained}
+                for variant in self.variants
+                if variant.n_adversaries
+            },
         }
 
     def jobs(self) -> list[Job]:

@@ -13,9 +13,9 @@ from mir2bench.defenders import get_defender
 from mir2bench.evaluation.contenders import make_scripted
 from mir2bench.evaluation.files import storing, write_json
 from mir2bench.evaluation.jobs import Job, phi_of
-from mir2bench.evaluation.rollout import rollout
 from mir2bench.evaluation.store import Store
 from mir2bench.learning.progress import Callback, Progress
+from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.plugins import make_config
 from mir2bench.policies import Policy, load_policy, save_policy

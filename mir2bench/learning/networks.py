@@ -103,7 +103,7 @@ def greedy_one_hot(logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def straight_through_sample(logits: Tensor, mask: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Draw a one-hot legal action whose gradient is that of the soft Gumbel sample (Jang et al. 2017, temperature 1)."""
+    """Draw a one-hot legal action whose gradient is that of the soft Gumbel sample (Jang et al. 2017)."""
     uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype)
     gumbel = -torch.log(-torch.log(uniform.clamp(1e-10, 1 - 1e-7)))
     soft = torch.softmax(legal_logits(logits + gumbel, mask), dim=-1)

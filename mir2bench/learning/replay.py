@@ -123,7 +123,7 @@ class EpisodeReplay:
         self._obs[slot, t] = task.obs
         self._state[slot, t] = task.state
         if self._mask is not None:
-            self._mask[slot, t] = task.mask
+            self._mask[slot, t] = task.mask  # type: ignore[assignment]
 
     def sample(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw `size` transitions uniformly from all that are stored."""
@@ -163,7 +163,7 @@ class EpisodeReplay:
         after = t + steps
         action = self._action[slot, t]
         if self._discrete:
-            action = np.eye(self._action_dim, dtype=np.float32)[action]
+            action = np.eye(self._action_dim, dtype=np.float32)[action]  # type: ignore[index]
 
         def tensor(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(array.astype(np.float32, copy=False))

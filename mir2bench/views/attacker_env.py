@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class AttackerEnv(OneSidedEnv):
     """The K adversaries play as one agent; the frozen greedy team is part of the environment (paper, Eq. 3).
 
-    One adversary: observation (O,), action (A,) in [-1, 1] or Discrete(A). Several: their observations and actions joined
-    in ascending order of agents, (K * O,) and (K * A,) or MultiDiscrete([A] * K), since single-agent libraries need flat
-    spaces. The reward is minus the reward channel that the variant names for attacks. `info` is that of `GymEnv`
-    with "team_reward", and with "action_mask" of the adversaries alone, (A,) or (K, A).
+    One adversary: observation (O,), action (A,) in [-1, 1] or Discrete(A). Several: their observations and actions
+    joined in ascending order of agents, (K * O,) and (K * A,) or MultiDiscrete([A] * K), since single-agent libraries
+    need flat spaces. The reward is minus the reward channel that the variant names for attacks. `info` is that of
+    `GymEnv` with "team_reward", and with "action_mask" of the adversaries alone, (A,) or (K, A).
 
     Args:
         env: id, spec, or a made environment of mir2bench.
@@ -77,7 +77,7 @@ class AttackerEnv(OneSidedEnv):
         return self._obs(), -float(channel[0]), terminated, truncated, {**self._info(info), "team_reward": reward}
 
     def action_masks(self) -> np.ndarray:
-        """Return the legal actions of all adversaries in a row, (K * A,) bool, as sb3-contrib's MaskablePPO asks for."""
+        """Return the legal actions of all adversaries in a row, (K * A,) bool, as sb3-contrib's MaskablePPO asks."""
         mask = self.worlds.engine.mask
         if mask is None:
             return np.ones(self.variant.n_adversaries * self.worlds.layout.action_dim, dtype=bool)

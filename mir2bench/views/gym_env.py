@@ -27,9 +27,9 @@ from mir2bench.views.common import (
 class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """The caller gives the joint action of all N agents; the team gets the reward.
 
-    Observations are (N, O) float32; actions (N, A) in [-1, 1], or N integers in [0, A). `info` holds "phi" (N,) int8 and
-    "state" (S,) float32, and in discrete worlds "action_mask" (N, A) int8 and "illegal_actions", the number of masked
-    actions replaced since reset. Every array is new.
+    Observations are (N, O) float32; actions (N, A) in [-1, 1], or N integers in [0, A). `info` holds "phi" (N,) int8
+    and "state" (S,) float32, and in discrete worlds "action_mask" (N, A) int8 and "illegal_actions", the number of
+    masked actions replaced since reset. Every array is new.
 
     Args:
         variant: id or spec.
@@ -60,7 +60,7 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
         Args:
             seed: gives a new generator; None goes on with the present one.
-            options: "phi", a partition (drawn from Phi^alpha if absent), and "initial_state", the family's start values.
+            options: "phi", a partition (drawn from Phi^alpha if absent); "initial_state", the family's start values.
 
         Raises:
             UnknownNameError, PartitionError, StateError: bad options.
@@ -93,7 +93,8 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if joint.shape != self._action_shape:
             axes = "one integer per agent" if self.worlds.layout.discrete else "(agents, components)"
             raise ActionError(
-                f"the joint action of {self.variant.id} must have shape {self._action_shape}, {axes}, but it is {action!r}."
+                f"the joint action of {self.variant.id} must have shape {self._action_shape}, {axes}, "
+                f"but it is {action!r}."
             )
         worlds, engine = self.worlds, self.worlds.engine
         worlds.step(joint[None])

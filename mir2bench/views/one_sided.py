@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class OneSidedEnv(gymnasium.Env[np.ndarray, Any]):
     """Base of the one-sided environments.
 
-    The frozen policy is greedy, keeps its memory within an episode, and has a generator of its own, so that the starts of
-    a seed do not depend on it.
+    The frozen policy is greedy, keeps its memory within an episode, and has a generator of its own, so that the starts
+    of a seed do not depend on it.
 
     Args:
         env: id, spec, or a made environment of mir2bench. Wrappers around a made one see every step, but what they
@@ -41,7 +41,8 @@ class OneSidedEnv(gymnasium.Env[np.ndarray, Any]):
         name = type(self).__name__
         if isinstance(frozen, str | Path):
             raise PolicyError(
-                f"{name} needs a policy, but it got the path {str(frozen)!r}. Give mir2bench.load_policy({str(frozen)!r})."
+                f"{name} needs a policy, but it got the path {str(frozen)!r}. "
+                f"Give mir2bench.load_policy({str(frozen)!r})."
             )
         if not callable(getattr(frozen, "act", None)) or not callable(getattr(frozen, "initial_carry", None)):
             raise PolicyError(f"{name} needs a policy with `initial_carry` and `act`, but it got {frozen!r}.")

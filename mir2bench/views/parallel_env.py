@@ -69,7 +69,7 @@ class TeamParallelEnv(ParallelEnv[str, np.ndarray, Any]):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Start an episode; see `GymEnv.reset`. An option called "options" is ignored: PettingZoo's API test sends it."""
+        """Start an episode; see `GymEnv.reset`. An option "options" is ignored: PettingZoo's API test sends it."""
         given = {key: value for key, value in (options or {}).items() if key != "options"}
         obs, info = self._env.reset(seed=seed, options=given)
         self.agents = list(self.possible_agents)

@@ -30,8 +30,8 @@ from mir2bench.views.common import (
 class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """B worlds; world i seeded with `seed + i` gives, bit for bit, what a `GymEnv` seeded with it gives.
 
-    Observations are (B, N, O), actions (B, N, A) or (B, N), rewards, terminations and truncations (B,). `infos` holds what
-    `GymEnv`'s info holds, with B in front and, for each key, a mask "_key" of the worlds it is about.
+    Observations are (B, N, O), actions (B, N, A) or (B, N), rewards, terminations and truncations (B,). `infos` holds
+    what `GymEnv`'s info holds, with B in front and, for each key, a mask "_key" of the worlds it is about.
 
     Args:
         num_envs: B.
@@ -90,7 +90,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Start episodes.
 
         Args:
-            seed: world i is seeded with `seed + i`, or with entry i of a list; None goes on with the present generators.
+            seed: world i is seeded with `seed + i`, or with entry i of a list; None goes on with its generator.
             options: "phi", one partition (N,) or one for each world (B, N); "initial_state", one start for all;
                 "reset_mask", (B,) bool, the worlds to reset (all if absent).
 
@@ -108,7 +108,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             or not mask.any()
         ):
             raise ConfigError(
-                f"reset_mask must be a boolean array of shape ({self.num_envs},) with at least one True, but it is {mask!r}."
+                f"reset_mask must be a boolean array of shape ({self.num_envs},) with at least one True, "
+                f"but it is {mask!r}."
             )
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
@@ -133,8 +134,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ResetNeeded(f"{self.variant.id}: no episode is running. Call reset() first.")
         if self._autoreset is AutoresetMode.DISABLED and ended.any():
             raise ResetNeeded(
-                f"{self.variant.id}: worlds {np.flatnonzero(ended).tolist()} have ended and autoreset is disabled. Call "
-                'reset(options={"reset_mask": terminated | truncated}) first.'
+                f"{self.variant.id}: worlds {np.flatnonzero(ended).tolist()} have ended and autoreset is disabled. "
+                'Call reset(options={"reset_mask": terminated | truncated}) first.'
             )
         restart = ended if self._autoreset is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
         if restart.any():
