@@ -45,7 +45,6 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     from mir2bench.attackers import fixed_attackers, make_attacker
     from mir2bench.cli import parse_phi
     from mir2bench.errors import PartitionError
-    from mir2bench.evaluation.executor import one_torch_thread
     from mir2bench.evaluation.jobs import attacker_config, phi_text
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
     from mir2bench.evaluation.single import claim_folder, load_team, parse_steps, show_progress
@@ -62,7 +61,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     trained = options.attacker not in fixed_attackers(variant)
     out = claim_folder(options.out, options.attacker)
     started = time.monotonic()
-    with one_torch_thread(), show_progress(f"{options.attacker} on {options.policy}, phi {phi.label}") as report:
+    with show_progress(f"{options.attacker} on {options.policy}, phi {phi.label}") as report:
         with Recorder(out / "curve.json", out / "logs", report) as recorder:
             adversary = attacker.attack(variant, team, phi, seed=options.seed, budget=steps, callback=recorder)
         seconds = time.monotonic() - started

@@ -231,6 +231,7 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
         PolicyError: damaged, incomplete or altered files, or a bundle of another world.
         UnknownNameError: the bundle's variant is not registered here.
     """
+    import torch
     from safetensors.torch import load
 
     from mir2bench.learning.networks import Actor, ActorShape
@@ -261,7 +262,8 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
         )
         if not fits or not 1 <= shape.hidden <= 4096 or not 1 <= text["n_agents"] <= own.n_agents:
             raise ValueError(f"sizes do not fit {own.id}")
-        actor = Actor(shape)
+        with torch.random.fork_rng(devices=[]):  # a new actor's weights are drawn, though never used here
+            actor = Actor(shape)
         actor.load_state_dict(load(weights))
     except Exception as error:  # safetensors and torch raise many kinds; each means that the bundle is unusable
         raise PolicyError(f"{folder} does not hold a policy of a known architecture: {error}") from error

@@ -43,7 +43,6 @@ class Options:
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Train the defender that the options describe."""
     from mir2bench.evaluation.contenders import resolve_configs
-    from mir2bench.evaluation.executor import one_torch_thread
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
     from mir2bench.evaluation.single import claim_folder, parse_steps, show_progress
     from mir2bench.evaluation.work import Recorder, save, train
@@ -56,7 +55,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     config = resolve_configs([options.algo], options.settings)[options.algo]
     out = claim_folder(options.out, options.algo)
     started = time.monotonic()
-    with one_torch_thread(), show_progress(f"{options.algo} on {variant.id}, seed {options.seed}") as report:
+    with show_progress(f"{options.algo} on {variant.id}, seed {options.seed}") as report:
         with Recorder(out / "curve.json", out / "logs", report) as recorder:
             policy = train(options.algo, config, variant, seed=options.seed, steps=steps, callback=recorder)
         seconds = time.monotonic() - started

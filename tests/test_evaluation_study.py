@@ -280,9 +280,9 @@ class TestClock:
         advance(10)
         clock.progress(jobs[0], 50)
         clock.progress(jobs[1], 50)
-        # 0.2 s per step for all kinds so far: 300 steps are left, shared by two workers.
+        # 0.2 s per step of training so far, 100 steps of it left; the 200 of the attacks are taken to cost a tenth.
         assert clock.rate == pytest.approx(10.0)
-        assert clock.seconds_left == pytest.approx(30.0)
+        assert clock.seconds_left == pytest.approx((100 * 0.2 + 200 * 0.02) / 2)
         advance(10)
         clock.ended(jobs[0])
         clock.ended(jobs[1])

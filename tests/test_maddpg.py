@@ -16,6 +16,7 @@ from torch import Tensor
 import mir2bench
 from mir2bench.defenders.maddpg import MADDPG, Config, MaddpgLearner
 from mir2bench.errors import ConfigError
+from mir2bench.learning import loop
 from mir2bench.learning.networks import greedy_one_hot, straight_through_sample
 from mir2bench.learning.progress import Progress
 from mir2bench.learning.replay import Batch, EpisodeReplay
@@ -208,6 +209,78 @@ def test_recurrent_updates_read_whole_episodes() -> None:
     assert gradient is not None
     assert gradient[:, 0].abs().max() > 0  # the bit is shown at the first step alone
     assert all(math.isfinite(value) for value in learner.update(batch).values())
+
+
+# --- the loop ---
+
+
+class Aging:
+    """A learner whose policy plays "keep" and counts its own calls in its memory; updates are only recorded."""
+
+    recurrent = False
+
+    def __init__(self, task: TeamTask) -> None:
+        self.policy: Any = self
+        self.task = task
+        self.ages: list[tuple[list[float], list[int]]] = []
+        self.batches: list[Batch] = []
+
+    def initial_carry(self, batch: int) -> np.ndarray:
+        return np.zeros((batch, self.task.n_agents, 1), np.float32)
+
+    def act(
+        self,
+        obs: np.ndarray,
+        carry: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        rng: np.random.Generator,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        assert not deterministic
+        self.ages.append((carry[:, 0, 0].tolist(), self.task.worlds.elapsed.tolist()))
+        return np.ones(obs.shape[:2], np.int64), carry + 1
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        self.batches.append(batch)
+        return {"loss": torch.tensor(2.0)}
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        return {"size": torch.tensor(float(len(batch.reward)))}
+
+
+def test_the_loop_acts_stores_and_updates(toy: list[str]) -> None:
+    task = TeamTask(mir2bench.spec(toy[0]), 4)
+    task.reset()
+    learner = Aging(task)
+    reports: list[Progress] = []
+    config = Config(worlds=4, batch_size=64, updates_per_step=2, warmup=60)
+    loop.train(
+        task,
+        learner,
+        config,
+        budget=400,
+        seed=0,
+        measure=lambda policy: {"greedy_return": 3.0 if policy is learner else 0.0},
+        callback=reports.append,
+    )
+    assert len(learner.ages) == 100
+    assert all(age == elapsed for age, elapsed in learner.ages)  # memories start anew with their episodes
+    assert len({tuple(elapsed) for _, elapsed in learner.ages}) > 50  # which end at different times
+    assert len(learner.batches) == 2 * (100 - 15)  # 60 steps of random play fill 15 rounds
+    kept = [float(batch.action[..., 1].mean()) for batch in learner.batches]
+    assert kept[0] < 0.6  # hardly anything but random play so far
+    assert kept[-1] > 0.8
+    assert reports[0].metrics == {"greedy_return": 3.0, "size": 64.0}
+    assert reports[-1].metrics == {"greedy_return": 3.0, "size": 64.0, "loss": 2.0}
+
+
+def test_random_play_takes_a_quarter_of_a_small_budget(toy: list[str]) -> None:
+    task = TeamTask(mir2bench.spec(toy[0]), 4)
+    task.reset()
+    learner = Aging(task)
+    loop.train(task, learner, Config(worlds=4, warmup=5_000), budget=80, seed=0, measure=lambda policy: {})
+    assert len(learner.batches) == 15
 
 
 # --- determinism ---

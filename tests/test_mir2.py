@@ -105,7 +105,7 @@ def test_what_the_policy_draws_has_the_probabilities_it_tells(engine: Any) -> No
 )
 def test_lambda_zero_is_maddpg_bit_for_bit(engine: Any, recurrent: bool, joint: bool) -> None:
     plain = replace(SMALL, recurrent=recurrent, n_steps=2)
-    settings = dict(recurrent=recurrent, n_steps=2, joint=joint)
+    settings = {"recurrent": recurrent, "n_steps": 2, "joint": joint}
     expected, _ = train(game(engine), plain, 3, 300)
     zero, reports = train(game(engine), replace(TINY, lam=0.0, **settings), 3, 300, MIR2)
     some, _ = train(game(engine), replace(TINY, lam=0.5, **settings), 3, 300, MIR2)
@@ -193,7 +193,11 @@ def test_reports_hold_both_estimates() -> None:
         ("club_lr", 0.0, "club_lr above 0"),
         ("club_lr", float("nan"), "club_lr must be a finite number"),
         ("club_interval", 0, "club_interval must be 1 or more .* but they are 0"),
-        ("negatives", "both", "negatives must be \"actions\" or \"histories\"|\"histories\" or \"actions\", but it is 'both'"),
+        (
+            "negatives",
+            "both",
+            'negatives must be "actions" or "histories"|"histories" or "actions", but it is \'both\'',
+        ),
         ("gamma", 1.5, "gamma and tau must be at most 1"),
     ],
 )

@@ -121,12 +121,19 @@ def test_loaded_weights_are_frozen(bundle: Path) -> None:
     assert not any(parameter.requires_grad for parameter in policy.actor.parameters())  # type: ignore[attr-defined]
 
 
+def test_loading_draws_nothing_from_the_global_generator(bundle: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    load_policy(bundle)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_whole_number_as_noise_comes_back(tmp_path: Path) -> None:
     variant = mir2bench.spec(ID)
     silent = NetworkPolicy(network(variant).actor, 5, noise=0)
-    assert load_policy(
-        save_policy(silent, tmp_path / "b", variant=variant, algorithm="x", config={}, seed=0)
-    ).noise == 0.0  # type: ignore[attr-defined]
+    assert (
+        load_policy(save_policy(silent, tmp_path / "b", variant=variant, algorithm="x", config={}, seed=0)).noise == 0.0
+    )  # type: ignore[attr-defined]
 
 
 # --- what is refused when loading ---
@@ -303,9 +310,7 @@ def test_enormous_weights_are_not_read(bundle: Path, monkeypatch: pytest.MonkeyP
 def test_only_networks_can_be_saved(tmp_path: Path) -> None:
     variant = mir2bench.spec(ID)
     with pytest.raises(PolicyError, match="only network policies can be saved, but this is a IdlePolicy"):
-        save_policy(
-            IdlePolicy(variant.layout), tmp_path / "b", variant=variant, algorithm="x", config={}, seed=0
-        )
+        save_policy(IdlePolicy(variant.layout), tmp_path / "b", variant=variant, algorithm="x", config={}, seed=0)
     assert not list(tmp_path.iterdir())
 
 

@@ -142,28 +142,14 @@ class _Queue:
 
 
 def _run_here(queue: _Queue, store: Store, listener: Listener) -> None:
-    with one_torch_thread():
-        while (job := queue.take()) is not None:
-            listener.started(job)
-            failure = None
-            try:
-                run_job(store, job, lambda progress, job=job: listener.progress(job, progress))
-            except Exception as error:
-                failure = Failure.of(error)
-            queue.settle(job, failure, store, listener)
-
-
-@contextlib.contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch use one thread inside: sums in another order would make other results."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    while (job := queue.take()) is not None:
+        listener.started(job)
+        failure = None
+        try:
+            run_job(store, job, lambda progress, job=job: listener.progress(job, progress))
+        except Exception as error:
+            failure = Failure.of(error)
+        queue.settle(job, failure, store, listener)
 
 
 class _Worker:

@@ -13,6 +13,7 @@ from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import Callback, Progress
 from mir2bench.learning.replay import Batch, EpisodeReplay
 from mir2bench.learning.tasks import Task
+from mir2bench.learning.threads import one_torch_thread
 from mir2bench.policies import Policy, RandomPolicy
 
 REPORTS = 24
@@ -58,6 +59,7 @@ class LoopConfig(Protocol):
     def gamma(self) -> float: ...
 
 
+@one_torch_thread()
 def train(
     task: Task,
     learner: Learner,

@@ -10,6 +10,7 @@ import numpy as np
 
 from mir2bench.engines.base import Layout, Worlds
 from mir2bench.errors import ActionError, PolicyError
+from mir2bench.learning.threads import one_torch_thread
 from mir2bench.partition import Partition, perturb
 from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
@@ -32,6 +33,7 @@ class Episodes:
     won: np.ndarray | None
 
 
+@one_torch_thread()
 def rollout(
     variant: VariantSpec,
     team: Policy,
