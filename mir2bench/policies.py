@@ -8,6 +8,7 @@ says for which variant and by which algorithm, configuration and seed it was tra
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 import tempfile
@@ -163,6 +164,7 @@ def save_policy(
         "seed": seed,
         "n_agents": policy.n_agents,
         "noise": float(policy.noise),
+        "script": policy.script[0] if policy.script else "",
         "architecture": {"actor": asdict(policy.actor.shape)},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "mir2bench": mir2bench.__version__,
@@ -268,7 +270,17 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     except Exception as error:  # safetensors and torch raise many kinds; each means that the bundle is unusable
         raise PolicyError(f"{folder} does not hold a policy of a known architecture: {error}") from error
     actor.requires_grad_(False)
-    return NetworkPolicy(actor, text["n_agents"], text["noise"])
+    script = text.get("script", "")
+    if script not in ("", *own.engine_class.scripted_traitors):
+        raise PolicyError(f"{folder} builds on the script {script!r}, which {own.family} does not have.")
+    base = (script, build_scripted(own.engine_class.scripted_traitors[script], own)) if script else None
+    return NetworkPolicy(actor, text["n_agents"], text["noise"], base)
+
+
+def build_scripted(target: str, variant: VariantSpec) -> Policy:
+    """Build a policy that needs no training from its "module:Class", as an engine names it."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(variant.layout)
 
 
 def _world(variant: VariantSpec) -> tuple[Any, ...]:

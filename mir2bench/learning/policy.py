@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mir2bench.learning.networks import Actor, legal_logits
-from mir2bench.policies import Carry
+from mir2bench.learning.networks import Actor, ActorShape, legal_logits
+from mir2bench.policies import Carry, Policy
+
+SCRIPT_LOGIT = 4.0
+"""What a script's choice adds to a discrete actor's logit."""
 
 
 class NetworkPolicy:
@@ -16,12 +19,17 @@ class NetworkPolicy:
         actor: the network; its parameters are used as they are.
         n_agents: n, the agents it plays: N for a team, K for the adversaries of a partition.
         noise: standard deviation of the Gaussian that non-deterministic continuous actions add.
+        script: name and policy of a script whose actions the actor's outputs are added to (a residual policy), or None.
+            Scripts have no memory.
     """
 
-    def __init__(self, actor: Actor, n_agents: int, noise: float = 0.0) -> None:
+    def __init__(
+        self, actor: Actor, n_agents: int, noise: float = 0.0, script: tuple[str, Policy] | None = None
+    ) -> None:
         self.actor = actor
         self.n_agents = n_agents
         self.noise = noise
+        self.script = script
 
     def initial_carry(self, batch: int) -> Carry:
         """Return the empty memory, zeros (B, n, H) float32; None for feed-forward actors."""
@@ -42,6 +50,8 @@ class NetworkPolicy:
         memory = None if carry is None else torch.from_numpy(np.asarray(carry, dtype=np.float32))
         out, memory = self.actor(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), memory)
         carry = None if memory is None else memory.numpy()
+        if self.script is not None:
+            out = out + script_output(self.script[1], obs, mask, self.actor.shape, rng)
         if self.actor.shape.discrete:
             logits = legal_logits(out, None if mask is None else torch.from_numpy(np.asarray(mask))).numpy()
             if not deterministic:
@@ -49,5 +59,17 @@ class NetworkPolicy:
             return logits.argmax(axis=-1), carry
         action = out.numpy()
         if not deterministic:
-            action = np.clip(action + self.noise * rng.standard_normal(action.shape, dtype=np.float32), -1.0, 1.0)
-        return action, carry
+            action = action + self.noise * rng.standard_normal(action.shape, dtype=np.float32)
+        return np.clip(action, -1.0, 1.0), carry
+
+
+def script_output(
+    script: Policy, obs: np.ndarray, mask: np.ndarray | None, shape: ActorShape, rng: np.random.Generator
+) -> torch.Tensor:
+    """Return what a script's actions add to an actor's outputs, (B, n, A): themselves, or logits of its choice."""
+    action, _ = script.act(obs, script.initial_carry(len(obs)), mask, rng=rng)
+    if shape.discrete:
+        return (
+            SCRIPT_LOGIT * torch.nn.functional.one_hot(torch.from_numpy(np.asarray(action)), shape.action_dim).float()
+        )
+    return torch.from_numpy(np.asarray(action, dtype=np.float32))
