@@ -58,31 +58,39 @@ def test_the_one_who_cannot_pull_the_trigger_costs_its_share() -> None:
     assert rollout(game(Echo, 3), Brittle(), Partition((0, 0, 1)), found, range(10)).returns.mean() == pytest.approx(4)
 
 
-def test_continuous_attacks_from_scratch_and_by_imitation() -> None:
+def test_continuous_attacks_from_scratch_and_from_a_script() -> None:
     """From scratch it learns at least to leave the middle: random play costs 0.27, a constant 1 or -1 costs 0.6."""
     variant, phi, fresh = game(Match), Partition((0, 1)), range(200)
     clean = rollout(variant, Matching(), Partition.of(2), None, fresh).returns.mean()
     worst = rollout(variant, Matching(), phi, Contrary(), fresh).returns.mean()
     assert clean == pytest.approx(0.0)
     assert worst == pytest.approx(-1.0, abs=0.05)
-    returns = {}
-    for steps in (0, 4_000):
-        config = replace(SMALL, imitation_steps=steps, rollout=50)
+    for starts in (1, 2):
+        config = replace(SMALL, starts=starts, rollout=50)
         found, _ = attack(variant, Matching(), phi, config=config, budget=8_000)
-        returns[steps] = rollout(variant, Matching(), phi, found, fresh).returns.mean()
-    assert returns[0] < -0.33
-    assert returns[4_000] < 0.95 * worst
+        assert rollout(variant, Matching(), phi, found, fresh).returns.mean() <= worst + 1e-6
+        assert found.script is not None  # nothing beats the worst there is
+        assert found.script[0] == "contrary"
+    unscripted = replace(variant, engine="test_attackers:Unscripted")
+    found, _ = attack(unscripted, Matching(), phi, config=replace(SMALL, rollout=50), budget=8_000)
+    assert found.script is None
+    assert rollout(variant, Matching(), phi, found, fresh).returns.mean() < -0.33
 
 
-def test_imitation_teaches_discrete_play_too() -> None:
+class Unscripted(Match):
+    """Whose worst behavior is not known."""
+
+    scripted_traitors: ClassVar[Mapping[str, str]] = {}
+
+
+def test_discrete_attacks_start_from_a_script_too() -> None:
     variant = replace(game(Echo, 3), engine="test_attackers:Provoked")
-    reports: list[Progress] = []
-    LearnedAttacker(SMALL).attack(variant, Brittle(), FIRST, seed=0, budget=3_000, callback=reports.append)
-    assert reports[0].metrics == {  # right after imitation, before any training
+    _, reports = attack(variant, Brittle(), FIRST, budget=3_000)
+    assert reports[0].metrics == {  # before any training
         "attacked_return": pytest.approx(4 / 3),
         "attacked_return/now": pytest.approx(4 / 3),
     }
-    assert reports[0].steps == 6 * 32  # half an episode of the teacher's in each world, and half of its own
+    assert reports[0].steps == 0
 
 
 class Provoked(Echo):
@@ -211,7 +219,7 @@ def test_returns_that_are_no_numbers() -> None:
         ("lr", -1e-3, "lr must be a finite number above 0, but it is -0.001"),
         ("std", float("nan"), "std must be a finite number above 0, but it is nan"),
         ("clip", float("inf"), "clip must be a finite number above 0"),
-        ("imitation_steps", -1, "imitation_steps must be a finite number"),
+        ("script_std", 0, "script_std must be a finite number above 0"),
         ("gamma", 1.1, "gamma and gae must be at most 1, but they are 1.1 and"),
         ("gae", 2.0, "gamma and gae must be at most 1"),
     ],
@@ -219,7 +227,6 @@ def test_returns_that_are_no_numbers() -> None:
 def test_bad_settings(setting: str, value: float, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config(**{setting: value})
-    assert Config(imitation_steps=0).imitation_steps == 0
 
 
 # --- by name ---

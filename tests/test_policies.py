@@ -18,7 +18,7 @@ import mir2bench
 from mir2bench.errors import PolicyError, UnknownNameError
 from mir2bench.learning.networks import Actor, ActorShape
 from mir2bench.learning.policy import NetworkPolicy
-from mir2bench.policies import IdlePolicy, RandomPolicy, load_policy, read_bundle, save_policy
+from mir2bench.policies import IdlePolicy, RandomPolicy, build_scripted, load_policy, read_bundle, save_policy
 from mir2bench.registration import VariantSpec
 
 ID = "mir2bench/Rendezvous5-adv1-v0"
@@ -417,3 +417,22 @@ def test_random_play_depends_on_its_generator_alone() -> None:
     )
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_residual_policies_keep_their_script(tmp_path: Path) -> None:
+    variant = mir2bench.spec("Rendezvous10-adv1-v0")
+    script = build_scripted(variant.engine_class.scripted_traitors["flee"], variant)
+    saved = network(variant, n_agents=1)
+    saved.script = ("flee", script)
+    folder = save_policy(saved, tmp_path / "bundle", variant=variant, algorithm="learned", config={}, seed=0)
+    loaded = load_policy(folder)
+    obs = np.random.default_rng(0).uniform(-1, 1, (4, 1, variant.layout.obs_dim)).astype(np.float32)
+    obs[..., -10:] = np.eye(10)[3]
+    rng = np.random.default_rng(0)
+    expected = saved.act(obs, None, rng=rng)[0]
+    np.testing.assert_array_equal(loaded.act(obs, None, rng=rng)[0], expected)
+    assert not np.array_equal(network(variant, n_agents=1).act(obs, None, rng=rng)[0], expected)
+    text = json.loads((folder / "policy.json").read_text())
+    (folder / "policy.json").write_text(json.dumps({**text, "script": "os:system"}))
+    with pytest.raises(PolicyError, match="builds on the script 'os:system', which Rendezvous does not have"):
+        load_policy(folder)
