@@ -290,12 +290,17 @@ class TestEvaluate:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A background job of a shell starts with the signal ignored, and so would all that it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        deadline = time.monotonic() + 60
-        while not list((out / "logs").glob("*/*/*/events*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-        stdout, stderr = process.communicate(timeout=30)
+        try:
+            deadline = time.monotonic() + 60
+            while not list((out / "logs").glob("*/*/*/events*")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+            stdout, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
         assert process.returncode == 130
         assert "--resume continues" in stdout
         assert stderr == "interrupted\n"
