@@ -51,4 +51,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'mir2bench' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 ensure_registered()

@@ -47,7 +47,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     from mir2bench.errors import PartitionError
     from mir2bench.evaluation.jobs import attacker_config, phi_text
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
-    from mir2bench.evaluation.single import claim_folder, load_team, parse_steps, show_progress
+    from mir2bench.evaluation.single import check_seed, claim_folder, load_team, parse_steps, show_progress
     from mir2bench.evaluation.work import Recorder, save
     from mir2bench.learning.rollout import rollout
     from mir2bench.partition import Partition
@@ -59,6 +59,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     steps = parse_steps(options.budget, lambda name: get_budget(name).attack_steps)
     attacker = make_attacker(options.attacker, variant)
     trained = options.attacker not in fixed_attackers(variant)
+    check_seed(options.seed)
     out = claim_folder(options.out, options.attacker)
     started = time.monotonic()
     with show_progress(f"{options.attacker} on {options.policy}, phi {phi.label}") as report:

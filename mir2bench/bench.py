@@ -20,6 +20,7 @@ import numpy as np
 import mir2bench
 from mir2bench import cli
 from mir2bench.engines.base import Worlds
+from mir2bench.errors import ConfigError
 from mir2bench.registration import VariantSpec, list_variants, spec
 
 
@@ -41,7 +42,7 @@ class Figure:
 
 
 def compare(work: dict[str, Callable[[], float]], unit: str, rounds: int) -> list[Figure]:
-    """Call every function once per round, in turn, and summarise what each returned; one round warms up.
+    """Call every function once per round, in turn, and summarize what each returned; one round warms up.
 
     Args:
         work: name -> function that does a fixed amount of work and returns its rate or time.
@@ -174,7 +175,11 @@ def main(
     """
     default = ["Rendezvous10-adv0-v0"] if what == "training" else list_variants(adversaries=0)
     variants = [spec(name) for name in (env or default)]
-    figures = (bench_engines if what == "engines" else bench_training)(variants, max(1, rounds))
+    if rounds < 1:
+        raise ConfigError(f"--rounds must be 1 or more, but it is {rounds}.")
+    if json_file is not None and (json_file.is_dir() or not json_file.absolute().parent.is_dir()):
+        raise ConfigError(f"cannot write {json_file}: its folder does not exist, or it is a folder itself.")
+    figures = (bench_engines if what == "engines" else bench_training)(variants, rounds)
     width = max(len(f.name) for f in figures)
     for f in figures:
         print(f"{f.name:<{width}}  {f.median:>12,.2f} {f.unit}  (low {f.low:,.2f}, high {f.high:,.2f})")

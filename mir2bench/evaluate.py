@@ -19,7 +19,7 @@ Examples:
   python -m mir2bench.evaluate --algo maddpg mir2 --budget standard --out runs/comparison
   python -m mir2bench.evaluate --algo mir2 scripted:centroid --env Rendezvous5-adv2-v0 --seeds 3
   python -m mir2bench.evaluate --policy runs/a/bundle runs/b/bundle
-  python -m mir2bench.evaluate --algo mir2 --set lam=0.02
+  python -m mir2bench.evaluate --algo mir2 --set lam=0.001
   python -m mir2bench.evaluate --algo maddpg mir2 --budget standard --out runs/comparison --resume"""
 
 

@@ -44,7 +44,7 @@ def find_class(kind: str, name: str, builtin: Mapping[str, str], methods: tuple[
         raise ConfigError(f"Cannot import the {kind} `{target}`: {error}. Expected `package.module:Class`.") from error
     missing = [m for m in methods if not hasattr(found, m)]
     if missing:
-        raise ConfigError(f"`{target}` is not a {kind}: it lacks {', '.join(missing)}.")
+        raise ConfigError(f"`{target}` is no {kind}: it lacks {', '.join(missing)}.")
     return found
 
 

@@ -29,7 +29,7 @@ Carry = Any
 
 
 class Policy(Protocol):
-    """A decentralised joint policy for n agents (a team of N, or the K adversaries of a partition)."""
+    """A decentralized joint policy for n agents (a team of N, or the K adversaries of a partition)."""
 
     def initial_carry(self, batch: int) -> Carry:
         """Return the memory with which `batch` episodes start."""

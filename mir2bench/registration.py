@@ -36,7 +36,7 @@ class Anchor:
     """One end of a variant's score scale.
 
     Attributes:
-        score: mean team return per episode, raw (not normalised).
+        score: mean team return per episode, raw (not normalized).
         origin: who earns it and how it was measured.
     """
 
@@ -56,8 +56,8 @@ class VariantSpec:
         horizon: time limit in steps, reported as truncation.
         engine: "module:Class" of the batched engine.
         engine_args: its keyword arguments, beside the batch size and N.
-        floor, ceiling: the ends of the normalised score.
-        attack_reward: the reward channel that attackers minimise; "team" is the team's own reward.
+        floor, ceiling: the ends of the normalized score.
+        attack_reward: the reward channel that attackers minimize; "team" is the team's own reward.
         requires: the pip extra that the engine needs, or "".
         description: one sentence for people.
         history: one line per version: what changed, why, and whether returns change.

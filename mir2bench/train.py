@@ -17,7 +17,7 @@ DESCRIPTION = """Train one defender and write its policy bundle, learning curve 
 Examples:
   python -m mir2bench.train --algo mir2
   python -m mir2bench.train --algo maddpg --env Rendezvous5-adv1-v0 --seed 3 --budget 1000000 --out runs/maddpg-3
-  python -m mir2bench.train --algo mir2 --set lam=0.02
+  python -m mir2bench.train --algo mir2 --set lam=0.001
 Then:
   python -m mir2bench.evaluate --policy runs/maddpg-3/bundle"""
 
@@ -44,7 +44,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Train the defender that the options describe."""
     from mir2bench.evaluation.contenders import resolve_configs
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
-    from mir2bench.evaluation.single import claim_folder, parse_steps, show_progress
+    from mir2bench.evaluation.single import check_seed, claim_folder, parse_steps, show_progress
     from mir2bench.evaluation.work import Recorder, save, train
     from mir2bench.learning.rollout import rollout
     from mir2bench.partition import Partition
@@ -53,6 +53,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     variant = spec(options.env)
     steps = parse_steps(options.budget, lambda name: get_budget(name).train_steps)
     config = resolve_configs([options.algo], options.settings)[options.algo]
+    check_seed(options.seed)
     out = claim_folder(options.out, options.algo)
     started = time.monotonic()
     with show_progress(f"{options.algo} on {variant.id}, seed {options.seed}") as report:

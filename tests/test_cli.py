@@ -180,6 +180,13 @@ class TestBadInput:
 
 
 class TestTrain:
+    def test_a_negative_seed_is_refused_before_anything_is_written(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert _call("train", "--algo", "maddpg", "--env", SMALL, "--seed", -1, "--out", tmp_path / "run") == 2
+        assert "--seed must be 0 or more, but it is -1" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
     def test_what_it_writes(self, trained: Path) -> None:
         assert sorted(p.name for p in trained.iterdir()) == ["bundle", "curve.json", "logs"]
         card = json.loads((trained / "bundle" / "policy.json").read_text())

@@ -21,7 +21,7 @@ from mir2bench.errors import ConfigError, StudyError
 from mir2bench.evaluation import statistics
 from mir2bench.evaluation import study as study_module
 from mir2bench.evaluation.executor import Failure
-from mir2bench.evaluation.monitor import Clock, duration
+from mir2bench.evaluation.monitor import Clock, Monitor, duration
 from mir2bench.evaluation.scores import COLUMNS
 from mir2bench.evaluation.study import Study
 from mir2bench.evaluation.work import Recorder
@@ -255,6 +255,15 @@ class TestRecorder:
         with pytest.raises(KeyError), Recorder(tmp_path / "curve.json", tmp_path / "logs"):
             raise KeyError
         assert not (tmp_path / "curve.json").exists()
+
+
+def test_a_failure_is_told_letter_by_letter() -> None:
+    text = io.StringIO()
+    jobs = _study((DEFENDER,)).jobs()
+    with Monitor(Console(file=text, width=200), jobs, 1) as monitor:
+        monitor.started(jobs[0])
+        monitor.failed(jobs[0], Failure("bad path [/home/x], got [nan nan]"))
+    assert "bad path [/home/x], got [nan nan]" in text.getvalue()
 
 
 class TestClock:

@@ -89,8 +89,8 @@ def test_unknown_names(name: str, message: str) -> None:
         ("games:", r"Cannot import the defender `games:`.*Expected `package.module:Class`"),
         (":Match", "Cannot import the defender `:Match`"),
         (".games:Match", "Cannot import the defender `.games:Match`"),
-        ("test_plugins:OnlyTrain", "`test_plugins:OnlyTrain` is not a defender: it lacks Config"),
-        ("games:Match", "`games:Match` is not a defender: it lacks Config, train"),
+        ("test_plugins:OnlyTrain", "`test_plugins:OnlyTrain` is no defender: it lacks Config"),
+        ("games:Match", "`games:Match` is no defender: it lacks Config, train"),
     ],
 )
 def test_classes_that_do_not_serve(name: str, message: str) -> None:

@@ -436,3 +436,9 @@ def test_residual_policies_keep_their_script(tmp_path: Path) -> None:
     (folder / "policy.json").write_text(json.dumps({**text, "script": "os:system"}))
     with pytest.raises(PolicyError, match="builds on the script 'os:system', which Rendezvous does not have"):
         load_policy(folder)
+
+
+def test_observations_of_another_world_are_refused(bundle: Path) -> None:
+    policy = load_policy(bundle)
+    with pytest.raises(PolicyError, match=r"reads observations of shape \(worlds, agents, 30\), but they have shape"):
+        policy.act(np.zeros((1, 10, 60), np.float32), None, rng=np.random.default_rng(0))

@@ -1,9 +1,9 @@
 """The learned worst case: a zero-sum adversary trained against one frozen team and one partition (paper, Eq. 3).
 
 The adversaries' actor reads their own observations, a value network the global state and these observations; the
-victim is frozen, greedy and part of the environment. They maximise minus the reward channel that the variant names for
-attacks, by proximal policy optimisation (Schulman et al. 2017): with advantages A_t from GAE and the probability ratio
-rho = pi(a_t | o_t) / pi_old(a_t | o_t), all epochs over a batch of rollouts descend
+victim is frozen, greedy and part of the environment. They maximize minus the reward channel that the variant names for
+attacks, by proximal policy optimization (Schulman et al. 2017): with normalized advantages A_t from GAE and the ratio
+rho = pi(a_t | o_t) / pi_old(a_t | o_t) of probabilities, all epochs over a batch of rollouts descend
 
     L = - mean min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) + mean (V(s_t, o_t) - R_t)^2.
 
@@ -62,7 +62,7 @@ class Config:
         lr: Adam's step size at the start; it shrinks linearly to a twentieth.
         script_lr: the same on top of a script.
         gamma: discount per step.
-        gae: lambda of generalised advantage estimation.
+        gae: lambda of generalized advantage estimation.
         clip: epsilon, the range of the probability ratio.
         epochs: passes over each batch of rollouts.
         minibatch: samples per gradient step.
@@ -174,7 +174,7 @@ def _clearly_lower(new: np.ndarray, old: np.ndarray) -> bool:
 
 
 class _Training:
-    """One PPO training of `budget` environment steps: its task, networks and optimiser.
+    """One PPO training of `budget` environment steps: its task, networks and optimizer.
 
     A small budget means fewer worlds and shorter rollouts, so that it still holds several updates. With a script, the
     actor's output is added to the script's actions; it is zero at first, so that training starts as good as the script.

@@ -5,19 +5,19 @@ copies pi', Q', one update on a batch is
 
     y    = r + gamma Q'(s', o', pi'(o'))                                   (no bootstrap after a termination only)
     L_Q  = mean 1/2 (Q(s, o, a) - y)^2
-    L_pi = - mean Q(s, o, pi(o)) + c mean |logits|^2
+    L_pi = - mean Q(s, o, pi(o)) + c mean logit^2
     theta' <- (1 - tau) theta' + tau theta                                 for actor and critic
 
 Every other defender changes one line of it; the methods below are those lines.
 
 Differences from the paper's description and its authors' code:
-1. One critic of the state and all (o^i, a^i), summed over agents by shared layers, in place of one flat layer per
+1. One critic of the state and all (o^i, a^i), averaged over agents behind shared layers, in place of one flat layer per
    agent head: all agents receive the same reward, so N heads would estimate the same value.
 2. The actor's loss replaces all agents' actions by the current policy's at once (as FACMAC does), not one at a time
    with the others' actions taken from the replay.
 3. A time limit is bootstrapped with the true last observation; theirs counts it as a terminal state.
 4. One update of `batch_size` transitions per round of `worlds` steps; theirs makes one of 8 whole episodes per episode.
-5. Layer normalisation, a penalty on the actor's logits (without it tanh saturates in the first updates and the team
+5. Layer normalization, a penalty on the actor's logits (without it tanh saturates in the first updates and the team
    drives into a corner for good), rewards scaled by the variant's score range, gamma 0.97.
 6. Discrete actions: targets use the greedy legal action, the actor's loss a straight-through Gumbel sample, illegal
    actions are never sampled.

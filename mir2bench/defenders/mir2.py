@@ -1,11 +1,11 @@
-"""MIR2: mutual information as robust regularisation (the paper's method).
+"""MIR2: mutual information as robust regularization (the paper's method).
 
-The team maximises E[ sum_t r_t - lambda I(h_t; a_t) ] on attack-free episodes (Proposition 1). It is MADDPG with one
+The team maximizes E[ sum_t r_t - lambda I(h_t; a_t) ] on attack-free episodes (Proposition 1). It is MADDPG with one
 line changed,
 
     y = r - lambda I_t + gamma Q'(s', o', pi'(o')),        I_t = sum_i I^i_t,
 
-where I^i_t is the share of sample t in CLUB's upper bound of I(h^i; a^i) (Cheng et al. 2020),
+where I^i_t is what sample t contributes to the CLUB estimate of I(h^i; a^i) (Cheng et al. 2020),
 
     I^i_t = log q(a^i_t | h^i_t) - mean_k log q(a^i_t | h^i_k),
 
@@ -14,7 +14,7 @@ with its exploration, draws at the same histories. For several steps of reward b
 of them. With lambda = 0 it is MADDPG bit for bit.
 
 Differences from the paper and from its authors' code:
-1. I(h^i; a^i) per agent by default, which for factorised policies bounds the joint I(h; a) from above; `joint` switches
+1. I(h^i; a^i) per agent by default, which for factorized policies bounds the joint I(h; a) from above; `joint` switches
    to one q(a | h^1 ... h^N). Theirs conditions on the global state, averaged over agents.
 2. h^i enters as the actor's last hidden layer, detached. The actor sees the history through it alone, so
    I(h; a) = I(features; a); for recurrent actors it is the memory, as in their description.
@@ -25,10 +25,13 @@ Differences from the paper and from its authors' code:
    random episode, until the ring wraps.
 5. Discrete actions have one softmax per agent; theirs one over all agents' actions, whose label is agent 0's alone.
 6. Negative pairs come in closed form from all transitions of the batch, O(n); theirs are n^2 pairs with padding.
-7. `negatives="histories"` groups the negative pairs so that the penalty, as a function of the agent's own action, has
-   the gradient of the mutual information; "actions" is the grouping of CLUB's authors and of theirs. The estimate
-   itself, the mean, is the same (see `learning.mutual_information`).
-8. lambda weighs nats against rewards scaled to 1 per step over the variant's score range, so that it means the same in
+7. `negatives="histories"` groups the negative pairs so that the penalty, as a function of the agent's own action, pulls
+   it towards what is usual in other histories, as the gradient of the bound does; "actions" is the grouping of CLUB's
+   authors and of theirs. The estimate itself, the mean, is the same (see `learning.mutual_information`).
+8. What is charged is a surrogate of the bound, not the bound: replayed actions a_t, older policies' among them, under a
+   q of the current policy. "mi/club" logs it, "mi/club_now" the bound of the current policy, "mi/exact" the true value.
+   (With `joint` the exact value is still the sum of the agents' own.)
+9. lambda weighs nats against rewards scaled to 1 per step over the variant's score range, so that it means the same in
    every family; theirs weighs raw rewards, and is 0 unless given on the command line.
 """
 

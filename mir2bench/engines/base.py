@@ -67,7 +67,7 @@ class Engine(Protocol):
         channels: further rewards and facts of the last step, name -> (B,) float64.
         terminated: (B,) bool, whether the last step ended the episode.
         scripted_teams: name -> "module:Class" of scripted team policies (sanity rows).
-        scripted_traitors: name -> "module:Class" of scripted worst behaviours.
+        scripted_traitors: name -> "module:Class" of scripted worst behaviors.
         drawing: "module:function" that renders one world.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
@@ -139,7 +140,9 @@ class Monitor:
     def failed(self, job: Job, failure: Failure) -> None:
         """See `executor.Listener`."""
         self._end(job)
-        self._console.print(f"[red]failed:[/red] {job.label}: {failure.message}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"[red]failed:[/red] {escape(f'{job.label}: {failure.message}')}", highlight=False, soft_wrap=True
+        )
 
     def _end(self, job: Job) -> None:
         self._clock.ended(job)

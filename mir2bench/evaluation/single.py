@@ -37,6 +37,12 @@ def claim_folder(out: Path | None, name: str) -> Path:
     return folder
 
 
+def check_seed(seed: int) -> None:
+    """Raise `ConfigError` unless the seed is an integer of 0 or more."""
+    if seed < 0:
+        raise ConfigError(f"--seed must be 0 or more, but it is {seed}.")
+
+
 def parse_steps(text: str, of_budget: Callable[[str], int]) -> int:
     """Read a number of environment steps, or the name of a budget.
 

@@ -204,8 +204,8 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(
-            f"{path} cannot be read: {error}. If it was changed by hand, delete the folder {path.parent} and continue "
-            "with --resume."
+            f"{path} cannot be read: {error}. If it is one job's file, delete that job's folder and continue with "
+            "--resume; if it is study.json, restore it: it says which study the finished jobs belong to."
         ) from error
 
 

@@ -21,7 +21,7 @@ REPORTS = 24
 
 
 class Learner(Protocol):
-    """What is trained: networks, their optimisers and the update rule.
+    """What is trained: networks, their optimizers and the update rule.
 
     Attributes:
         policy: the actor as a policy; non-deterministic actions explore.

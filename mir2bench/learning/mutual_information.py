@@ -7,7 +7,7 @@ CLUB (Cheng et al. 2020) bounds I(x; y) from above with a variational q(y | x) f
 On n pairs (x_k, y_k) the second term is a mean over all n^2 pairs. For the two families of q used here it is known in
 closed form from a few averages, so that everything below costs O(n). All functions treat agents as independent
 channels: arrays are (M, n, A), M samples of n agents with A action components, and results are (M, n) in nats. The
-estimate for agent i is the mean over M; their sum over agents bounds the joint I(h; a) when policies are factorised.
+estimate for agent i is the mean over M; their sum over agents bounds the joint I(h; a) when policies are factorized.
 
 How the estimate is shared out among samples is a choice, because the n^2 negative pairs can be grouped two ways:
 
@@ -61,7 +61,7 @@ def club_categorical(log_probs: Tensor, one_hot: Tensor, negatives: Negatives = 
     """Return the per-sample CLUB estimate of a categorical q.
 
     Args:
-        log_probs: (M, n, A), log q(. | x_k), normalised over the last axis and finite (do not mask illegal actions:
+        log_probs: (M, n, A), log q(. | x_k), normalized over the last axis and finite (do not mask illegal actions:
             another sample's action may be illegal here, and its log-probability must exist).
         one_hot: (M, n, A), y_k.
         negatives: see the module's text.
@@ -86,7 +86,7 @@ class ActionModel(nn.Module):
         input_dim: D, the size of one agent's x.
         action_dim: A.
         discrete: categorical rather than Gaussian.
-        min_std: floor of the Gaussian's standard deviation: the behaviour policy's own noise. A q more certain than the
+        min_std: floor of the Gaussian's standard deviation: the behavior policy's own noise. A q more certain than the
             policy itself would report information that is not there.
         joint: number of agents n of a joint model; 0 for one model per agent.
     """

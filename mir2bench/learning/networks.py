@@ -1,4 +1,4 @@
-"""Networks: one actor shared by all agents, and a centralised critic over the set of agents.
+"""Networks: one actor shared by all agents, and a centralized critic over the set of agents.
 
 All layers are plain torch modules; the parameters of a policy are its actor's alone.
 """
@@ -38,7 +38,7 @@ class ActorShape:
 class Actor(nn.Module):
     """pi(a^i | h^i), one network for all agents: the agent id at the end of each observation tells them apart.
 
-    Two hidden layers with layer normalisation; the second is a GRU cell for `recurrent` actors. Outputs are logits
+    Two hidden layers with layer normalization; the second is a GRU cell for `recurrent` actors. Outputs are logits
     (discrete) or actions in (-1, 1) through tanh.
     """
 
@@ -112,10 +112,10 @@ def straight_through_sample(logits: Tensor, mask: Tensor | None, generator: torc
 
 
 class Critic(nn.Module):
-    """Q(s, o, a): the value of a joint action, centralised over all n agents.
+    """Q(s, o, a): the value of a joint action, centralized over all n agents.
 
     Each agent's (o^i, a^i) passes through the same two layers; their mean joins an embedding of the global state and a
-    last hidden layer gives the value. The sum over agents costs n small passes instead of one layer that grows with
+    last hidden layer gives the value. The mean over agents costs n small passes instead of one layer that grows with
     n * (O + A), learns from n times the data, and sees angles as the cosines and sines of the observations.
     """
 

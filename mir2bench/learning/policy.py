@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mir2bench.errors import PolicyError
 from mir2bench.learning.networks import Actor, ActorShape, legal_logits
 from mir2bench.policies import Carry, Policy
 
@@ -47,6 +48,11 @@ class NetworkPolicy:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Carry]:
         """See `Policy.act`. Samples of discrete actions follow softmax(logits) over the legal actions."""
+        if obs.ndim != 3 or obs.shape[-1] != self.actor.shape.obs_dim:
+            raise PolicyError(
+                f"this policy reads observations of shape (worlds, agents, {self.actor.shape.obs_dim}), but they have "
+                f"shape {obs.shape}. Was it trained for another variant?"
+            )
         memory = None if carry is None else torch.from_numpy(np.asarray(carry, dtype=np.float32))
         out, memory = self.actor(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), memory)
         carry = None if memory is None else memory.numpy()

@@ -27,7 +27,7 @@ class Task(Protocol):
         obs: (B, n, O) float32.
         state: (B, S) float32.
         mask: (B, n, A) int8 or None.
-        reward: (B,) float64, what the learners maximise, scaled.
+        reward: (B,) float64, what the learners maximize, scaled.
         terminated, truncated: (B,) bool.
     """
 
@@ -112,10 +112,10 @@ class TeamTask:
 
 
 class AdversaryTask:
-    """The adversaries of one phi learn to minimise the reward of a frozen, greedy team (paper, Eq. 3).
+    """The adversaries of one phi learn to minimize the reward of a frozen, greedy team (paper, Eq. 3).
 
     The victim is part of the environment: its memory is reset with each episode and its actions for the adversaries'
-    places are discarded. The learners maximise minus the reward channel that the variant names for attacks.
+    places are discarded. The learners maximize minus the reward channel that the variant names for attacks.
 
     Args:
         variant: the world.

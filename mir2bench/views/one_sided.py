@@ -112,6 +112,8 @@ class OneSidedEnv(gymnasium.Env[np.ndarray, Any]):
                 f"the frozen policy {self._frozen!r} returned actions of shape {actions.shape}, but {self.variant.id} "
                 f"expects {expected} here."
             )
+        if not np.isfinite(actions).all():
+            raise PolicyError(f"the frozen policy {self._frozen!r} returned actions that are not finite.")
         return actions, carry
 
     def _check_action(self, action: Any) -> np.ndarray:
