@@ -187,10 +187,13 @@ def test_precommit_hooks_use_installed_tools() -> None:
 # --- documents ---
 
 
-def test_readme_code_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_readme_code_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # it names a bundle in baselines/
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
     scope: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), scope)
+    exec(compile("".join(blocks), "README.md", "exec"), scope)
+    assert scope["actions"].shape == (1, 10, 2)  # type: ignore[attr-defined]
     assert scope["obs"].shape == (10, 60)  # type: ignore[attr-defined]
     assert isinstance(scope["reward"], float)
 
