@@ -143,7 +143,8 @@ def save_policy(
         The folder.
 
     Raises:
-        PolicyError: the policy has no known architecture, or the folder holds something already.
+        PolicyError: the policy has no known architecture or its weights are not finite, or the folder holds something
+            already.
         OSError: the disk is full or read-only; nothing is left behind then.
     """
     from safetensors.torch import save
@@ -155,6 +156,8 @@ def save_policy(
         raise PolicyError(f"only network policies can be saved, but this is a {type(policy).__name__}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PolicyError(f"{folder} exists and is not empty. Choose another folder.")
+    if not all(bool(value.isfinite().all()) for value in policy.actor.state_dict().values()):
+        raise PolicyError("the policy's weights are not all finite: its training has diverged, so it is not saved.")
     weights = save({name: value.contiguous() for name, value in policy.actor.state_dict().items()})
     text = {
         "format": FORMAT,
@@ -267,6 +270,8 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
         with torch.random.fork_rng(devices=[]):  # a new actor's weights are drawn, though never used here
             actor = Actor(shape)
         actor.load_state_dict(load(weights))
+        if not 0 <= text["noise"] < float("inf") or not all(bool(v.isfinite().all()) for v in actor.parameters()):
+            raise ValueError("its weights or its noise are not finite")
     except Exception as error:  # safetensors and torch raise many kinds; each means that the bundle is unusable
         raise PolicyError(f"{folder} does not hold a policy of a known architecture: {error}") from error
     actor.requires_grad_(False)

@@ -442,3 +442,16 @@ def test_observations_of_another_world_are_refused(bundle: Path) -> None:
     policy = load_policy(bundle)
     with pytest.raises(PolicyError, match=r"reads observations of shape \(worlds, agents, 30\), but they have shape"):
         policy.act(np.zeros((1, 10, 60), np.float32), None, rng=np.random.default_rng(0))
+
+
+def test_diverged_policies_are_neither_saved_nor_loaded(bundle: Path, tmp_path: Path) -> None:
+    variant = mir2bench.spec(ID)
+    policy = network(variant)
+    with torch.no_grad():
+        policy.actor.head.bias[0] = float("nan")
+    with pytest.raises(PolicyError, match="training has diverged, so it is not saved"):
+        save_policy(policy, tmp_path / "diverged", variant=variant, algorithm="maddpg", config={}, seed=0)
+    assert not (tmp_path / "diverged").exists()
+    edit(bundle, noise=float("nan"))
+    with pytest.raises(PolicyError, match="its weights or its noise are not finite"):
+        load_policy(bundle)
