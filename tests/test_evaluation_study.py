@@ -220,7 +220,7 @@ class TestFailures:
 
     def test_policies_that_diverged_are_named(self, tmp_path: Path) -> None:
         study = _study((DEFENDER,), settings=["trouble=nan"], seeds=1)
-        with pytest.raises(StudyError, match=r"the team `evaluation_stubs:StubDefender` \(seed 0\) returned \[nan\]"):
+        with pytest.raises(StudyError, match="StubDefender-seed0/train: the policy.s weights are not all finite"):
             _run(study, tmp_path / "study")
 
     def test_bad_options(self, tmp_path: Path) -> None:
