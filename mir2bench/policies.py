@@ -2,7 +2,9 @@
 
 A policy sees observations, legal-action masks and its own generator; nothing else. A bundle is a folder: `policy.json`
 says for which variant and by which algorithm, configuration and seed it was trained, and holds the hash of
-`weights.safetensors`. Loading reads numbers only: nothing in a bundle is ever executed.
+`weights.safetensors`. A team's critic (`critic.safetensors`) and the adversary it was trained against (a bundle in
+`adversary/`) may lie beside it, for attackers and analyses. Loading reads numbers only: nothing in a bundle is ever
+executed.
 """
 
 from __future__ import annotations
@@ -115,6 +117,8 @@ class RandomPolicy:
 
 FORMAT = 1
 """Version of the bundle's layout."""
+ADVERSARY = "adversary"
+"""Folder of a bundle that holds the adversary its team was trained against, as a bundle of its own."""
 _MAX_WEIGHTS = 64 * 2**20  # bytes; far above any policy here, far below what would hurt to read
 
 
@@ -156,9 +160,17 @@ def save_policy(
         raise PolicyError(f"only network policies can be saved, but this is a {type(policy).__name__}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PolicyError(f"{folder} exists and is not empty. Choose another folder.")
-    if not all(bool(value.isfinite().all()) for value in policy.actor.state_dict().values()):
-        raise PolicyError("the policy's weights are not all finite: its training has diverged, so it is not saved.")
-    weights = save({name: value.contiguous() for name, value in policy.actor.state_dict().items()})
+
+    def pack(network: Any) -> bytes:
+        if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+            raise PolicyError("the policy's weights are not all finite: its training has diverged, so it is not saved.")
+        return save({name: value.contiguous() for name, value in network.state_dict().items()})
+
+    files = {"weights": pack(policy.actor)}
+    architecture = {"actor": asdict(policy.actor.shape)}
+    if policy.critic is not None:
+        files["critic"] = pack(policy.critic)
+        architecture["critic"] = asdict(policy.critic.shape)
     text = {
         "format": FORMAT,
         "variant": variant.id,
@@ -168,15 +180,19 @@ def save_policy(
         "n_agents": policy.n_agents,
         "noise": float(policy.noise),
         "script": policy.script[0] if policy.script else "",
-        "architecture": {"actor": asdict(policy.actor.shape)},
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "architecture": architecture,
+        **{f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()},
         "mir2bench": mir2bench.__version__,
         **(extra or {}),
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     whole = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        (whole / "weights.safetensors").write_bytes(weights)
+        for name, content in files.items():
+            (whole / f"{name}.safetensors").write_bytes(content)
+        if policy.training_adversary is not None:
+            facts = {"variant": variant, "algorithm": algorithm, "config": config, "seed": seed}
+            save_policy(policy.training_adversary, whole / ADVERSARY, **facts)
         (whole / "policy.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
         whole.chmod(0o755)
         if folder.exists():
@@ -239,7 +255,7 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     import torch
     from safetensors.torch import load
 
-    from mir2bench.learning.networks import Actor, ActorShape
+    from mir2bench.learning.networks import Actor, ActorShape, Critic, CriticShape
     from mir2bench.learning.policy import NetworkPolicy
 
     folder = Path(folder)
@@ -248,16 +264,11 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     wanted = own if variant is None else spec(variant)
     if _world(own) != _world(wanted):
         raise PolicyError(f"{folder} holds a policy for {own.id}, which cannot play {wanted.id}.")
-    path = folder / "weights.safetensors"
-    try:
-        if path.stat().st_size > _MAX_WEIGHTS:
-            raise PolicyError(f"{path} is larger than {_MAX_WEIGHTS} bytes.")
-        weights = path.read_bytes()
-    except OSError as error:
-        raise PolicyError(f"{folder} is incomplete: cannot read {path}: {error.strerror}.") from error
-    if hashlib.sha256(weights).hexdigest() != text["weights_sha256"]:
-        raise PolicyError(f"{path} was truncated or altered: its SHA-256 is not the one that policy.json names.")
+    weights = _read_weights(folder, "weights", text)
+    has_critic = "critic" in text["architecture"]
+    critic_weights = _read_weights(folder, "critic", text) if has_critic else b""
     layout = own.layout
+    critic = None
     try:
         shape = ActorShape(**text["architecture"]["actor"])
         fits = (shape.obs_dim, shape.action_dim, shape.discrete) == (
@@ -269,8 +280,16 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
             raise ValueError(f"sizes do not fit {own.id}")
         with torch.random.fork_rng(devices=[]):  # a new actor's weights are drawn, though never used here
             actor = Actor(shape)
+            if has_critic:
+                sizes = CriticShape(**text["architecture"]["critic"])
+                own_sizes = (layout.obs_dim, layout.action_dim, layout.state_dim)
+                if (sizes.obs_dim, sizes.action_dim, sizes.state_dim) != own_sizes or not 1 <= sizes.hidden <= 4096:
+                    raise ValueError(f"the critic's sizes do not fit {own.id}")
+                critic = Critic(**text["architecture"]["critic"]).requires_grad_(False)
+                critic.load_state_dict(load(critic_weights))
         actor.load_state_dict(load(weights))
-        if not 0 <= text["noise"] < float("inf") or not all(bool(v.isfinite().all()) for v in actor.parameters()):
+        values = [*actor.parameters(), *(critic.parameters() if critic else ())]
+        if not 0 <= text["noise"] < float("inf") or not all(bool(v.isfinite().all()) for v in values):
             raise ValueError("its weights or its noise are not finite")
     except Exception as error:  # safetensors and torch raise many kinds; each means that the bundle is unusable
         raise PolicyError(f"{folder} does not hold a policy of a known architecture: {error}") from error
@@ -279,7 +298,22 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     if script not in ("", *own.engine_class.scripted_traitors):
         raise PolicyError(f"{folder} builds on the script {script!r}, which {own.family} does not have.")
     base = (script, build_scripted(own.engine_class.scripted_traitors[script], own)) if script else None
-    return NetworkPolicy(actor, text["n_agents"], text["noise"], base)
+    against: Any = load_policy(folder / ADVERSARY, wanted) if (folder / ADVERSARY).exists() else None
+    return NetworkPolicy(actor, text["n_agents"], text["noise"], base, critic=critic, training_adversary=against)
+
+
+def _read_weights(folder: Path, name: str, text: Mapping[str, Any]) -> bytes:
+    """Return the content of one of a bundle's weight files, its size and hash checked."""
+    path = folder / f"{name}.safetensors"
+    try:
+        if path.stat().st_size > _MAX_WEIGHTS:
+            raise PolicyError(f"{path} is larger than {_MAX_WEIGHTS} bytes.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"{folder} is incomplete: cannot read {path}: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != text.get(f"{name}_sha256"):
+        raise PolicyError(f"{path} was truncated or altered: its SHA-256 is not the one that policy.json names.")
+    return content
 
 
 def build_scripted(target: str, variant: VariantSpec) -> Policy:

@@ -59,6 +59,7 @@ def make_batch(learner: MaddpgLearner, size: int = 2, masked: bool = False, seed
         reward=draw(size),
         discount=discount,
         weight=torch.ones(size),
+        phi=torch.zeros(size, 2),
         mask=masks[0] if masked else None,
         next_mask=masks[1] if masked else None,
     )
@@ -94,7 +95,7 @@ def test_both_losses_and_all_steps_by_hand() -> None:
         learner.target_actor.head.weight.zero_()
         learner.target_actor.head.bias.fill_(0.4)
         learner.target_critic.value.bias.fill_(7.0)
-    learner.target_critic = lambda state, obs, action: state[:, 0] + action.sum(dim=(-2, -1))  # type: ignore
+    learner.target_critic = lambda state, obs, action, phi: state[:, 0] + action.sum(dim=(-2, -1))  # type: ignore
     held = learner._target[-1]  # the target critic's last bias, which the update still moves
     batch = replace(
         make_batch(learner),
@@ -240,6 +241,9 @@ class Aging:
         assert not deterministic
         self.ages.append((carry[:, 0, 0].tolist(), self.task.worlds.elapsed.tolist()))
         return np.ones(obs.shape[:2], np.int64), carry + 1
+
+    def intervene(self, task: Any, actions: np.ndarray) -> np.ndarray:
+        return actions
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         self.batches.append(batch)

@@ -82,7 +82,7 @@ def test_recurrent_features_of_a_batch_are_looked_up_in_its_episodes(generator: 
     obs = torch.randn(4, 3, 2, 5, generator=generator)
     index, after = torch.tensor([0, 4, 8]), torch.tensor([3, 7, 11])  # column 0, 1, 2 at t = 0, 1, 2 and one later
     nothing = torch.empty(0)
-    batch = Batch(*[nothing] * 8, mask=None, next_mask=None, sequences=Sequences(obs, None, index, after))
+    batch = Batch(*[nothing] * 9, mask=None, next_mask=None, sequences=Sequences(obs, None, index, after))
     unrolled = actor.unroll(batch.sequences)  # type: ignore[arg-type]
     assert actor.features_now(batch).equal(unrolled[index])
     assert actor.features_next(batch).equal(unrolled[after])

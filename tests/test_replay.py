@@ -46,6 +46,7 @@ class ScriptedTask:
         self.obs[:, :, 1:] = np.eye(2)
         self.state = np.zeros((self.batch, 1), np.float32)
         self.mask = np.ones((self.batch, N, A), np.int8) if self.discrete else None
+        self.phi = np.zeros((self.batch, N), np.int8)
         self.episodes = [next(script) for script in self.current]
         self.look()
 
@@ -247,7 +248,7 @@ def test_memory_is_known_up_front() -> None:
     task = ScriptedTask([[Episode(1, [1.0], True)]], horizon=10)
     replay = EpisodeReplay(task, 40, n_steps=1, gamma=0.5)
     # Four slots: 11 observations of 2 x 3 and states of 1, 10 actions of 2 x 3 and rewards, four bytes each.
-    assert replay.nbytes == 4 * 4 * (11 * 6 + 11 + 10 * 6 + 10)
+    assert replay.nbytes == 4 * 4 * (11 * 6 + 11 + 10 * 6 + 10 + 2)
 
 
 # --- actions and masks ---

@@ -10,8 +10,13 @@ from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
 
 _BUILTIN = {
+    "advtrain": "mir2bench.defenders.advtrain:AdversarialTraining",
+    "ernie": "mir2bench.defenders.ernie:ERNIE",
+    "m3ddpg": "mir2bench.defenders.m3ddpg:M3DDPG",
     "maddpg": "mir2bench.defenders.maddpg:MADDPG",
     "mir2": "mir2bench.defenders.mir2:MIR2",
+    "romax": "mir2bench.defenders.romax:ROMAX",
+    "romq": "mir2bench.defenders.romq:ROMQ",
 }
 
 

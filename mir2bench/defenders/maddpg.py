@@ -29,6 +29,7 @@ import copy
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,6 +103,9 @@ class Config:
 class MaddpgLearner:
     """Networks and update rule of MADDPG for the n agents of a task."""
 
+    critic_knows_phi: ClassVar[bool] = False
+    """Whether the critic is told who is adversarial; only for defenders that train with adversaries."""
+
     def __init__(self, task: Task, config: Config, seed: int) -> None:
         layout = task.layout
         shape = ActorShape(layout.obs_dim, layout.action_dim, layout.discrete, config.hidden, config.recurrent)
@@ -110,7 +114,8 @@ class MaddpgLearner:
         with torch.random.fork_rng(devices=[]):  # torch draws initial weights from its global generator only
             torch.manual_seed(seed)
             self.actor = Actor(shape)
-            self.critic = Critic(layout.obs_dim, layout.action_dim, layout.state_dim, config.hidden)
+            sizes = (layout.obs_dim, layout.action_dim, layout.state_dim, config.hidden)
+            self.critic = Critic(*sizes, knows_phi=self.critic_knows_phi)
         self.generator = torch.Generator().manual_seed(seed)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -118,7 +123,7 @@ class MaddpgLearner:
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=config.critic_lr, fused=True)
         self._online = [*self.actor.parameters(), *self.critic.parameters()]
         self._target = [*self.target_actor.parameters(), *self.target_critic.parameters()]
-        self.policy = NetworkPolicy(self.actor, task.n_agents, config.noise)
+        self.policy = NetworkPolicy(self.actor, task.n_agents, config.noise, critic=self.critic)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Make one step on the critic, one on the actor, and move the targets."""
@@ -126,16 +131,15 @@ class MaddpgLearner:
 
         with torch.no_grad():
             reward = self.reward(batch, features.detach())
-            next_value = self.target_critic(batch.next_state, batch.next_obs, self.next_action(batch))
-            td_target = reward + batch.discount * next_value
-        critic_loss = 0.5 * (self.critic(batch.state, batch.obs, batch.action) - td_target).square().mean()
+            td_target = reward + batch.discount * self.next_value(batch, self.next_action(batch))
+        value = self.critic(batch.state, batch.obs, batch.action, batch.phi)
+        critic_loss = 0.5 * (value - td_target).square().mean() + self.critic_penalty(batch, value)
         self._descend(critic_loss, self.critic_optimizer)
 
         logits = self.actor.head(features)
-        actor_loss = -self.actor_value(batch, self.soft_action(logits, batch.mask)).mean()
-        if not self.actor.shape.discrete:
-            actor_loss = actor_loss + self.config.logit_penalty * logits.square().mean()
-        self._descend(actor_loss, self.actor_optimizer, frozen=self.critic)
+        actor_value = self.actor_value(batch, self.soft_action(logits, batch.mask))
+        actor_loss = self.actor_penalty(batch, logits) - actor_value.mean()
+        self._descend(actor_loss, self.actor_optimizer)
 
         with torch.no_grad():
             torch._foreach_lerp_(self._target, self._online, self.config.tau)  # type: ignore[attr-defined]
@@ -148,9 +152,19 @@ class MaddpgLearner:
     def next_action(self, batch: Batch) -> Tensor:
         """Return the target policy's joint action (M, n, A) at the bootstrap observations."""
         logits = self.target_actor.head(self.target_actor.features_next(batch))
-        if self.actor.shape.discrete:
-            return greedy_one_hot(logits, batch.next_mask)
-        return torch.tanh(logits)
+        return self.greedy_action(logits, batch.next_mask)
+
+    def greedy_action(self, logits: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the best actions (M, n, A) of these logits: one-hots of legal ones, or through tanh."""
+        return greedy_one_hot(logits, mask) if self.actor.shape.discrete else torch.tanh(logits)
+
+    def next_value(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return the value (M,) of the joint action (M, n, A) at the bootstrap observations; called without grad."""
+        return self.target_critic(batch.next_state, batch.next_obs, action, batch.phi)
+
+    def critic_penalty(self, batch: Batch, value: Tensor) -> Tensor | float:
+        """Return what is added to the critic's loss; `value` (M,) is the critic's at the batch's actions."""
+        return 0.0
 
     def soft_action(self, logits: Tensor, mask: Tensor | None) -> Tensor:
         """Return the policy's joint action (M, n, A), differentiable in the logits."""
@@ -159,24 +173,28 @@ class MaddpgLearner:
         return torch.tanh(logits)
 
     def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
-        """Return the value (M,) that the actor ascends."""
-        return self.critic(batch.state, batch.obs, action)
+        """Return the value (M,) that the actor ascends, differentiable in the joint action (M, n, A)."""
+        return self.critic(batch.state, batch.obs, action, batch.phi)
+
+    def actor_penalty(self, batch: Batch, logits: Tensor) -> Tensor | float:
+        """Return what is added to the actor's loss: c times the mean squared logit (M, n, A) of continuous actors."""
+        return 0.0 if self.actor.shape.discrete else self.config.logit_penalty * logits.square().mean()
+
+    def intervene(self, task: Task, actions: np.ndarray) -> np.ndarray:
+        """See `loop.Learner.intervene`: in attack-free training the team plays what it chose."""
+        return actions
 
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """See `loop.Learner.diagnose`."""
         with torch.no_grad():
-            value = self.critic(batch.state, batch.obs, batch.action)
+            value = self.critic(batch.state, batch.obs, batch.action, batch.phi)
         return {"value/mean": value.mean(), "value/reward": batch.reward.mean()}
 
-    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer, frozen: torch.nn.Module | None = None) -> None:
-        """Make one clipped gradient step; `frozen` is a module on the way that must not collect gradients."""
-        if frozen is not None:
-            frozen.requires_grad_(False)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if frozen is not None:
-            frozen.requires_grad_(True)
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Make one clipped gradient step on the optimizer's own parameters; no others collect gradients."""
         parameters = optimizer.param_groups[0]["params"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=parameters)
         torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
         optimizer.step()
 
@@ -191,6 +209,10 @@ class MADDPG:
     def __init__(self, config: Config | None = None) -> None:
         self.config = self.Config() if config is None else config
 
+    def task(self, variant: VariantSpec, seed: int) -> TeamTask:
+        """Return the episodes to train on: attack-free ones."""
+        return TeamTask(variant, self.config.worlds)
+
     def train(self, variant: VariantSpec, *, seed: int, budget: int, callback: Callback | None = None) -> NetworkPolicy:
         """Train a team policy and return it as it stands after the last step.
 
@@ -200,7 +222,7 @@ class MADDPG:
             budget: environment steps.
             callback: gets progress reports with "greedy_return" and the losses.
         """
-        task = TeamTask(variant, self.config.worlds)
+        task = self.task(variant, seed)
         clean = Partition.of(variant.n_agents)
         task.reset()
         learner = self.Learner(task, self.config, seed)

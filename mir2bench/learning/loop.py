@@ -31,6 +31,10 @@ class Learner(Protocol):
     policy: NetworkPolicy
     recurrent: bool
 
+    def intervene(self, task: Task, actions: np.ndarray) -> np.ndarray:
+        """Return what is executed in place of the exploring policy's actions, (B, n, A) or (B, n)."""
+        ...
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Make one gradient step and return what to log."""
         ...
@@ -100,6 +104,8 @@ def train(
         actions, carry_after = learner.policy.act(task.obs, carry, task.mask, rng=explore, deterministic=False)
         if warm:
             actions, _ = warmup.act(task.obs, None, task.mask, rng=explore)
+        else:
+            actions = learner.intervene(task, actions)
         carry = carry_after
         task.step(actions)
         replay.add(task, actions)

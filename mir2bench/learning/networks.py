@@ -56,11 +56,11 @@ class Actor(nn.Module):
         All that the policy uses of the history h passes through it, so I(h; a) = I(features; a). For a recurrent actor
         it is also the memory: `carry` is what the last call returned, or None at an episode's start.
         """
-        x = F.relu(self.norm(self.inner(obs)))
+        x = F.relu_(self.norm(self.inner(obs)))
         if self.shape.recurrent:
             flat = x.reshape(-1, self.shape.hidden)
             return self.outer(flat, None if carry is None else carry.reshape(flat.shape)).reshape(x.shape)
-        return F.relu(self.outer(x))
+        return F.relu_(self.outer(x))
 
     def squash(self, logits: Tensor) -> Tensor:
         """Turn the outputs of `head` into what the actor reports: logits, or continuous actions through tanh."""
@@ -80,13 +80,13 @@ class Actor(nn.Module):
 
     def features_now(self, batch: Batch) -> Tensor:
         """Return the features (M, n, H) at a batch's observations."""
-        if batch.sequences is None:
+        if batch.sequences is None or not self.shape.recurrent:
             return self.features(batch.obs)
         return self.unroll(batch.sequences)[batch.sequences.index]
 
     def features_next(self, batch: Batch) -> Tensor:
         """Return the features (M, n, H) at a batch's bootstrap observations."""
-        if batch.sequences is None:
+        if batch.sequences is None or not self.shape.recurrent:
             return self.features(batch.next_obs)
         return self.unroll(batch.sequences)[batch.sequences.next_index]
 
@@ -111,17 +111,41 @@ def straight_through_sample(logits: Tensor, mask: Tensor | None, generator: torc
     return hard + (soft - soft.detach())  # in this order the value is one-hot to the last bit
 
 
+@dataclass(frozen=True, slots=True)
+class CriticShape:
+    """What is needed to build a critic again.
+
+    Attributes:
+        obs_dim: O, agent id included.
+        action_dim: A.
+        state_dim: S.
+        hidden: width of the hidden layers.
+        knows_phi: whether it is told which agents are adversarial.
+    """
+
+    obs_dim: int
+    action_dim: int
+    state_dim: int
+    hidden: int
+    knows_phi: bool = False
+
+
 class Critic(nn.Module):
     """Q(s, o, a): the value of a joint action, centralized over all n agents.
 
     Each agent's (o^i, a^i) passes through the same two layers; their mean joins an embedding of the global state and a
     last hidden layer gives the value. The mean over agents costs n small passes instead of one layer that grows with
     n * (O + A), learns from n times the data, and sees angles as the cosines and sines of the observations.
+
+    The parts are public because worst cases are searched in them: the first layer is linear in the action, so other
+    actions at the same observations need no second look at these (`read`); and replacing one agent's action changes one
+    embedding, so the values of n such replacements cost n passes through the last layers and no more.
     """
 
-    def __init__(self, obs_dim: int, action_dim: int, state_dim: int, hidden: int) -> None:
+    def __init__(self, obs_dim: int, action_dim: int, state_dim: int, hidden: int, knows_phi: bool = False) -> None:
         super().__init__()
-        self.agent_in = nn.Linear(obs_dim + action_dim, hidden)
+        self.shape = CriticShape(obs_dim, action_dim, state_dim, hidden, knows_phi)
+        self.agent_in = nn.Linear(obs_dim + action_dim + knows_phi, hidden)
         self.agent_norm = nn.LayerNorm(hidden)
         self.agent_out = nn.Linear(hidden, hidden)
         self.state_in = nn.Linear(state_dim, hidden)
@@ -129,9 +153,56 @@ class Critic(nn.Module):
         self.joint = nn.Linear(2 * hidden, hidden)
         self.value = nn.Linear(hidden, 1)
 
-    def forward(self, state: Tensor, obs: Tensor, action: Tensor) -> Tensor:
-        """Return (M,) values of (M, S) states, (M, n, O) observations and (M, n, A) joint actions."""
-        agents = F.relu(self.agent_norm(self.agent_in(torch.cat([obs, action], dim=-1))))
-        team = F.relu(self.agent_out(agents)).mean(dim=-2)
-        world = F.relu(self.state_norm(self.state_in(state)))
-        return self.value(F.relu(self.joint(torch.cat([team, world], dim=-1)))).squeeze(-1)
+    def forward(self, state: Tensor, obs: Tensor, action: Tensor, phi: Tensor | None = None) -> Tensor:
+        """Return (M,) values.
+
+        Args:
+            state: (M, S).
+            obs: (M, n, O).
+            action: (M, n, A), one-hot in discrete worlds.
+            phi: (M, n), read only by a critic that `knows_phi`; None means that nobody is adversarial.
+        """
+        return self.judge(self.embed(self.read(obs, phi), action).mean(dim=-2), self.embed_state(state))
+
+    def read(self, obs: Tensor, phi: Tensor | None = None) -> Tensor:
+        """Return what the first layer makes of each agent's observation, (M, n, H), before actions are added."""
+        actions = self.shape.action_dim
+        if self.shape.knows_phi:
+            obs = torch.cat([obs, torch.zeros_like(obs[..., :1]) if phi is None else phi[..., None]], dim=-1)
+        return F.linear(obs, self.agent_in.weight[:, actions:], self.agent_in.bias)
+
+    def embed(self, read: Tensor, action: Tensor) -> Tensor:
+        """Return the embeddings (..., H) of agents from what was `read` (..., H) and their actions (..., A)."""
+        first = read + F.linear(action, self.agent_in.weight[:, : self.shape.action_dim])
+        return F.relu_(self.agent_out(F.relu_(self.agent_norm(first))))
+
+    def embed_state(self, state: Tensor) -> Tensor:
+        """Return the state's embedding, (M, H)."""
+        return F.relu_(self.state_norm(self.state_in(state)))
+
+    def judge(self, team: Tensor, world: Tensor) -> Tensor:
+        """Return the values (M,) of the agents' mean embeddings (M, H) in states embedded as (M, H)."""
+        return self.value(F.relu_(self._of_team(team) + self._of_world(world))).squeeze(-1)
+
+    def judge_replacements(self, agents: Tensor, others: Tensor, world: Tensor, who: Tensor | None = None) -> Tensor:
+        """Return the values (M, k, ...) of the teams in which one agent's embedding alone is another one.
+
+        Args:
+            agents: (M, n, H), the embeddings of all agents.
+            others: (M, k, ..., H), one or more to put in the place of an agent's.
+            world: (M, H), the states' embeddings.
+            who: (M, k), the agents to be replaced; None stands for all n in order.
+        """
+        m, n, hidden = agents.shape
+        axes = [1] * (others.ndim - 3)
+        own = agents if who is None else agents[torch.arange(m)[:, None], who]
+        kept = (self._of_team(agents.mean(dim=-2)) + self._of_world(world)).view(m, 1, *axes, hidden)
+        change = self._of_team(others - own.view(*own.shape[:2], *axes, hidden), 1 / n)
+        return self.value(F.relu_(change + kept)).squeeze(-1)
+
+    def _of_team(self, team: Tensor, factor: float = 1.0) -> Tensor:
+        weight = self.joint.weight[:, : self.shape.hidden]
+        return F.linear(team, weight if factor == 1.0 else factor * weight)
+
+    def _of_world(self, world: Tensor) -> Tensor:
+        return F.linear(world, self.joint.weight[:, self.shape.hidden :], self.joint.bias)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mir2bench.errors import PolicyError
-from mir2bench.learning.networks import Actor, ActorShape, legal_logits
+from mir2bench.learning.networks import Actor, ActorShape, Critic, legal_logits
 from mir2bench.policies import Carry, Policy
 
 SCRIPT_LOGIT = 4.0
@@ -22,15 +22,26 @@ class NetworkPolicy:
         noise: standard deviation of the Gaussian that non-deterministic continuous actions add.
         script: name and policy of a script whose actions the actor's outputs are added to (a residual policy), or None.
             Scripts have no memory.
+        critic: the centralized critic that the team was trained with, for white-box attacks, or None.
+        training_adversary: the adversary that the team was trained against, or None.
     """
 
     def __init__(
-        self, actor: Actor, n_agents: int, noise: float = 0.0, script: tuple[str, Policy] | None = None
+        self,
+        actor: Actor,
+        n_agents: int,
+        noise: float = 0.0,
+        script: tuple[str, Policy] | None = None,
+        *,
+        critic: Critic | None = None,
+        training_adversary: NetworkPolicy | None = None,
     ) -> None:
         self.actor = actor
         self.n_agents = n_agents
         self.noise = noise
         self.script = script
+        self.critic = critic
+        self.training_adversary = training_adversary
 
     def initial_carry(self, batch: int) -> Carry:
         """Return the empty memory, zeros (B, n, H) float32; None for feed-forward actors."""

@@ -43,6 +43,7 @@ class Batch:
         reward: (M,) float32, sum over j < k of gamma^j r_{t+j}.
         discount: (M,) float32, gamma^k, or 0 if the episode terminated there (never for a time limit).
         weight: (M,) float32, sum over j < k of gamma^j: how often a per-step penalty counts in `reward`.
+        phi: (M, n) float32, 1 for agents that did not follow the team's policy in this episode.
         mask, next_mask: (M, n, A) float32, or None.
         sequences: whole episodes when drawn by `sample_episodes`.
     """
@@ -55,6 +56,7 @@ class Batch:
     reward: torch.Tensor
     discount: torch.Tensor
     weight: torch.Tensor
+    phi: torch.Tensor
     mask: torch.Tensor | None
     next_mask: torch.Tensor | None
     sequences: Sequences | None = None
@@ -81,9 +83,11 @@ class EpisodeReplay:
         shape = layout.action_shape(t, n)
         self._action = np.zeros((slots, *shape), np.int64 if layout.discrete else np.float32)
         self._reward = np.zeros((slots, t), np.float32)
+        self._phi = np.zeros((slots, n), np.float32)
         self._length = np.zeros(slots, np.int64)
         self._terminated = np.zeros(slots, bool)
         self._open = np.arange(task.batch)  # the slot that each world writes to
+        self._phi[self._open] = task.phi
         self._next = task.batch
         self._n_steps = n_steps
         self._powers = gamma ** np.arange(n_steps + 1)
@@ -96,7 +100,7 @@ class EpisodeReplay:
     @property
     def nbytes(self) -> int:
         """Memory of all arrays in bytes."""
-        arrays = (self._obs, self._state, self._mask, self._action, self._reward)
+        arrays = (self._obs, self._state, self._mask, self._action, self._reward, self._phi)
         return sum(a.nbytes for a in arrays if a is not None)
 
     def add(self, task: Task, actions: np.ndarray) -> None:
@@ -117,6 +121,7 @@ class EpisodeReplay:
             self._open[world] = self._next
             self._length[self._next] = 0
             self._next = (self._next + 1) % slots
+        self._phi[self._open] = task.phi
         self._write_observation(task, self._open, self._length[self._open])
 
     def _write_observation(self, task: Task, slot: np.ndarray, t: np.ndarray) -> None:
@@ -177,6 +182,7 @@ class EpisodeReplay:
             reward=tensor(reward),
             discount=tensor(np.where(ended, 0.0, self._powers[steps])),
             weight=tensor(gains.sum(axis=1)),
+            phi=tensor(self._phi[slot]),
             mask=None if self._mask is None else tensor(self._mask[slot, t]),
             next_mask=None if self._mask is None else tensor(self._mask[slot, after]),
         )

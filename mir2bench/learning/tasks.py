@@ -27,6 +27,7 @@ class Task(Protocol):
         obs: (B, n, O) float32.
         state: (B, S) float32.
         mask: (B, n, A) int8 or None.
+        phi: (B, n) int8, which of the learning agents do not follow the learned policy in the running episode.
         reward: (B,) float64, what the learners maximize, scaled.
         terminated, truncated: (B,) bool.
     """
@@ -35,6 +36,7 @@ class Task(Protocol):
     batch: int
     n_agents: int
     horizon: int
+    phi: np.ndarray
 
     @property
     def obs(self) -> np.ndarray: ...
@@ -67,9 +69,32 @@ def reward_scale(variant: VariantSpec) -> float:
 
 
 class TeamTask:
-    """The whole team learns on the plain Dec-POMDP (phi = 0)."""
+    """The whole team learns: on the plain Dec-POMDP (phi = 0), or with adversaries in some of the episodes.
 
-    def __init__(self, variant: VariantSpec, batch: int) -> None:
+    The task only says who is adversarial; what those agents do is up to the learner (`Learner.intervene`). With
+    `attacked` = 0 nothing is drawn.
+
+    Args:
+        variant: the world.
+        batch: B.
+        attacked: probability that an episode has adversaries; they are drawn uniformly.
+        n_adversaries: how many; by default as many as the variant has, or one where it has none.
+        rng: draws the partitions.
+    """
+
+    def __init__(
+        self,
+        variant: VariantSpec,
+        batch: int,
+        *,
+        attacked: float = 0.0,
+        n_adversaries: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.phi = np.zeros((batch, variant.n_agents), dtype=np.int8)
+        self._attacked = attacked
+        self._n_adversaries = max(1, variant.n_adversaries) if n_adversaries is None else n_adversaries
+        self._rng = np.random.default_rng(0) if rng is None else rng
         self.worlds = Worlds(variant, batch)
         self.layout = self.worlds.layout
         self.batch = batch
@@ -105,6 +130,11 @@ class TeamTask:
     def reset(self, worlds: np.ndarray | None = None, seeds: list[int] | None = None) -> None:
         """See `Task.reset`."""
         self.worlds.reset(worlds, seeds=seeds, phi=self._clean)
+        if self._attacked > 0:
+            for world in range(self.batch) if worlds is None else worlds:
+                self.phi[world] = 0
+                if self._rng.random() < self._attacked:
+                    self.phi[world, self._rng.permutation(self.n_agents)[: self._n_adversaries]] = 1
 
     def step(self, actions: np.ndarray) -> None:
         """See `Task.step`."""
@@ -132,6 +162,7 @@ class AdversaryTask:
         self.layout = self.worlds.layout
         self.batch = batch
         self.n_agents = phi.weight
+        self.phi = np.zeros((batch, phi.weight), dtype=np.int8)
         self.horizon = variant.horizon
         self._index = list(phi.adversaries)
         self._phi = phi

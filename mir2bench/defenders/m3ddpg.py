@@ -1,0 +1,88 @@
+"""M3DDPG (Li et al. 2019): every agent expects all others to move against it.
+
+MADDPG whose target and actor loss are those of a minimax game, solved by one gradient step: for agent i the actions of
+all others j != i are moved by epsilon against the gradient of the value,
+
+    a~^j = a^j - epsilon g^j / |g^j|,                       g^j = grad_{a^j} Q(s, o, a)
+    y    = r + gamma 1/n sum_i Q'(s', o', a'^i, a~'^{-i}),  a' = pi'(o'), g' from Q' at a'
+    L_pi = - mean sum_i Q(s, o, pi(o^i), a~^{-i}),          a = pi(o), its gradient through pi(o^i) alone
+
+With epsilon = 0 it is MADDPG bit for bit. One gradient of the shared critic serves all agents.
+
+Differences from the paper and from its authors' code:
+1. One critic for all agents (see `maddpg`), hence the mean over i in the target; the paper has n critics.
+2. Moved actions are clipped to the legal range; in discrete worlds they are relaxed one-hots that gain no weight on
+   illegal actions. The paper does not clip.
+3. One epsilon for everybody. Their code has two (1e-3 for competitors, 1e-5 for team-mates), uses only the first in
+   the target, and then builds the actor's loss from the unmoved value: its actor update is plain MADDPG.
+4. The code published with MIR2 moves only agent i's own action in the target, does not normalize, applies the actor's
+   perturbation to stored actions at gradients taken elsewhere, and makes n optimizer steps for MADDPG's one.
+   `official=True` gives its target and its actor loss; the number of steps stays one, so that the comparison is fair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mir2bench.defenders import maddpg
+from mir2bench.learning.replay import Batch
+from mir2bench.learning.worst_case import Situation, embed_with_gradient, step_against
+
+
+@dataclass(frozen=True)
+class Config(maddpg.Config):
+    """Settings of M3DDPG, beside those of MADDPG.
+
+    Attributes:
+        epsilon: length of the step that moves the other agents' actions; the range of an action component is 2.
+        official: the target and the actor loss of the code published with MIR2 (difference 4).
+    """
+
+    epsilon: float = 0.1
+    official: bool = False
+
+
+class M3ddpgLearner(maddpg.MaddpgLearner):
+    """MADDPG against team-mates that err in the worst direction."""
+
+    config: Config
+
+    def next_value(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return 1/n sum_i Q'(s', o', a'^i, a~'^{-i}), (M,)."""
+        if self.config.epsilon == 0:
+            return super().next_value(batch, action)
+        critic = self.target_critic
+        at = Situation(batch.next_state, batch.next_obs, action, batch.next_mask, batch.phi)
+        now, gradient = embed_with_gradient(critic, at)
+        moved = critic.embed(now.read, self._move(action, gradient, at.mask))
+        pair = (now.agents, moved) if self.config.official else (moved, now.agents)
+        return critic.judge_replacements(*pair, now.world).mean(dim=-1)
+
+    def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
+        """Return sum_i Q(s, o, pi(o^i), a~^{-i}), (M,), whose gradient flows through each agent's own action alone."""
+        if self.config.epsilon == 0:
+            return super().actor_value(batch, action)
+        at = Situation(batch.state, batch.obs, action, batch.mask, batch.phi)
+        now, gradient = embed_with_gradient(self.critic, at)
+        start = batch.action if self.config.official else action
+        with torch.no_grad():
+            moved = self.critic.embed(now.read, self._move(start, gradient, at.mask))
+        return self.critic.judge_replacements(moved, now.agents, now.world).sum(dim=-1)
+
+    def _move(self, action: Tensor, gradient: Tensor, mask: Tensor | None) -> Tensor:
+        """Return a~ of all agents, (M, n, A)."""
+        if self.config.official:
+            return action.detach() - self.config.epsilon * gradient
+        return step_against(action, gradient, self.config.epsilon, mask, self.actor.shape.discrete)
+
+
+class M3DDPG(maddpg.MADDPG):
+    """The defender."""
+
+    name: ClassVar[str] = "m3ddpg"
+    Config: ClassVar[type] = Config
+    Learner: ClassVar[type[maddpg.MaddpgLearner]] = M3ddpgLearner
