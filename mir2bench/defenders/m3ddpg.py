@@ -4,13 +4,14 @@ MADDPG whose target and actor loss are those of a minimax game, solved by one gr
 all others j != i are moved by epsilon against the gradient of the value,
 
     a~^j = a^j - epsilon g^j / |g^j|,                       g^j = grad_{a^j} Q(s, o, a)
-    y    = r + gamma 1/n sum_i Q'(s', o', a'^i, a~'^{-i}),  a' = pi'(o'), g' from Q' at a'
+    y    = r + gamma Q'(s', o', a'^i, a~'^{-i}),            a' = pi'(o'), g' from Q' at a'
     L_pi = - mean sum_i Q(s, o, pi(o^i), a~^{-i}),          a = pi(o), its gradient through pi(o^i) alone
 
 With epsilon = 0 it is MADDPG bit for bit. One gradient of the shared critic serves all agents.
 
 Differences from the paper and from its authors' code:
-1. One critic for all agents (see `maddpg`), hence the mean over i in the target; the paper has n critics.
+1. One critic for all agents (see `maddpg`), fitted to the targets of all i in turn: transition k of a batch to that of
+   agent k mod n. The paper has n critics.
 2. Moved actions are clipped to the legal range; in discrete worlds they are relaxed one-hots that gain no weight on
    illegal actions. The paper does not clip.
 3. One epsilon for everybody. Their code has two (1e-3 for competitors, 1e-5 for team-mates), uses only the first in
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from mir2bench.defenders import maddpg
 from mir2bench.learning.replay import Batch
-from mir2bench.learning.worst_case import Situation, embed_with_gradient, step_against
+from mir2bench.learning.worst_case import Situation, embed_with_gradient, pick, step_against
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,16 @@ class M3ddpgLearner(maddpg.MaddpgLearner):
     config: Config
 
     def next_value(self, batch: Batch, action: Tensor) -> Tensor:
-        """Return 1/n sum_i Q'(s', o', a'^i, a~'^{-i}), (M,)."""
+        """Return Q'(s', o', a'^i, a~'^{-i}), (M,), with i = k mod n for transition k."""
         if self.config.epsilon == 0:
             return super().next_value(batch, action)
         critic = self.target_critic
         at = Situation(batch.next_state, batch.next_obs, action, batch.next_mask, batch.phi)
         now, gradient = embed_with_gradient(critic, at)
         moved = critic.embed(now.read, self._move(action, gradient, at.mask))
-        pair = (now.agents, moved) if self.config.official else (moved, now.agents)
-        return critic.judge_replacements(*pair, now.world).mean(dim=-1)
+        base, other = (now.agents, moved) if self.config.official else (moved, now.agents)
+        i = torch.arange(len(action))[:, None] % action.shape[1]
+        return critic.judge_replacements(base, pick(other, i), now.world, i).squeeze(-1)
 
     def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return sum_i Q(s, o, pi(o^i), a~^{-i}), (M,), whose gradient flows through each agent's own action alone."""

@@ -10,6 +10,7 @@ and a tightness weight kappa, target and actor loss mix it with the value itself
     y    = r + gamma 1/n sum_i [ (1 - kappa) Q'(s', o', a') + kappa L'^i(s', o', a') ],       a' = pi'(o')
     L_pi = - mean 1/n sum_i [ (1 - kappa) Q(s, o, pi(o)) + kappa L^i(s, o, pi(o)) ]
 
+where a share kappa of each batch's transitions takes the bound and the rest the value, which is the same in the mean.
 With kappa = 0 it is MADDPG bit for bit. In discrete worlds the box around a one-hot is intersected with [0, 1].
 
 Differences from the paper:
@@ -27,14 +28,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mir2bench.defenders import maddpg
 from mir2bench.errors import ConfigError
 from mir2bench.learning.bounds import lower_bounds
+from mir2bench.learning.networks import Critic
 from mir2bench.learning.replay import Batch
-from mir2bench.learning.worst_case import Situation
+from mir2bench.learning.worst_case import Situation, share
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,22 @@ class RomaxLearner(maddpg.MaddpgLearner):
     def next_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return the mixed value (M,) at the bootstrap observations."""
         value = super().next_value(batch, action)
-        if self.config.kappa == 0:
-            return value
         at = Situation(batch.next_state, batch.next_obs, action, batch.next_mask, batch.phi)
-        bounds = lower_bounds(self.target_critic, at, self.config.epsilon, self.actor.shape.discrete)
-        return torch.lerp(value, bounds.mean(dim=-1), self.config.kappa)
+        return self._bounded(self.target_critic, at, value)
 
     def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return the mixed value (M,) that the actor ascends."""
         value = super().actor_value(batch, action)
+        at = Situation(batch.state, batch.obs, action, batch.mask, batch.phi)
+        return self._bounded(self.critic, at, value)
+
+    def _bounded(self, critic: Critic, at: Situation, value: Tensor) -> Tensor:
+        """Return the values (M,), and the mean certified bound instead in a share kappa of the M transitions."""
         if self.config.kappa == 0:
             return value
-        at = Situation(batch.state, batch.obs, action, batch.mask, batch.phi)
-        bounds = lower_bounds(self.critic, at, self.config.epsilon, self.actor.shape.discrete)
-        return torch.lerp(value, bounds.mean(dim=-1), self.config.kappa)
+        rows = share(len(value), self.config.kappa)
+        bounds = lower_bounds(critic, at.rows(rows), self.config.epsilon, self.actor.shape.discrete)
+        return value.index_copy(0, rows, bounds.mean(dim=-1))
 
 
 class ROMAX(maddpg.MADDPG):

@@ -1,17 +1,20 @@
 """RoM-Q (Nisioti et al. 2021) on the actor-critic backbone: a team ready to lose any one of its members.
 
 An adversary that knows the value of joint actions chooses which agent to take over and what it does. The worst case is
-in the backup, so that no attack is simulated during training: with a share delta of it,
+in the backup, so that no attack is simulated during training:
 
-    V'(s') = (1 - delta) Q'(s', o', a') + delta min_{i, b} Q'(s', o', (b, a'^{-i})),        a' = pi'(o')
-    y      = r + gamma V'(s')
-    L_pi   = - mean [ (1 - delta) Q(s, o, a) + delta min_{i, b} Q(s, o, (b, a^{-i})) ],     a = pi(o)
+    y    = r + gamma V'(s', o', a'),    a' = pi'(o')
+    L_pi = - mean V(s, o, a),           a  = pi(o)
 
-With delta = 0 it is MADDPG bit for bit, with delta = 1 the backup is the paper's.
+    V(s, o, a) = min_{i, b} Q(s, o, (b, a^{-i}))    with probability delta
+                 Q(s, o, a)                         otherwise
+
+where a share delta of each batch's transitions stands for the probability. With delta = 0 it is MADDPG bit for bit,
+with delta = 1 the backup is the paper's.
 
 Differences from the paper and from its authors' code:
 1. The paper has tables and one greedy joint action; here an actor ascends the same minimum.
-2. delta mixes both cases, so that the team also stays good without an adversary; the paper has the minimum alone.
+2. With delta the team also stays good without an adversary; the paper has the minimum alone.
 3. Discrete actions: the minimum is exact over all agents and their legal actions. Continuous ones: the gradient of the
    shared critic names the worst corner of each agent's action box, and the critic compares the three corners that
    promise to hurt most.
@@ -33,9 +36,10 @@ from torch import Tensor
 
 from mir2bench.defenders import maddpg
 from mir2bench.errors import ConfigError
+from mir2bench.learning.networks import Critic
 from mir2bench.learning.replay import Batch
 from mir2bench.learning.tasks import Task, TeamTask
-from mir2bench.learning.worst_case import Situation, descend, worst_replacement
+from mir2bench.learning.worst_case import Situation, descend, share, worst_replacement
 from mir2bench.registration import VariantSpec
 
 
@@ -72,7 +76,7 @@ class RomqLearner(maddpg.MaddpgLearner):
         if self.config.delta == 0 or self.config.official:
             return super().next_value(batch, action)
         at = Situation(batch.next_state, batch.next_obs, action, batch.next_mask, batch.phi)
-        return self._mixed(*worst_replacement(self.target_critic, at, self.actor.shape.discrete))
+        return self._attacked(self.target_critic, at)
 
     def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return what the actor ascends, (M,)."""
@@ -81,10 +85,13 @@ class RomqLearner(maddpg.MaddpgLearner):
         if self.config.delta == 0 or self.config.official:
             return super().actor_value(batch, action)
         at = Situation(batch.state, batch.obs, action, batch.mask, batch.phi)
-        return self._mixed(*worst_replacement(self.critic, at, self.actor.shape.discrete))
+        return self._attacked(self.critic, at)
 
-    def _mixed(self, value: Tensor, worst: Tensor) -> Tensor:
-        return torch.lerp(value, worst, self.config.delta)
+    def _attacked(self, critic: Critic, at: Situation) -> Tensor:
+        """Return Q (M,) of the joint action, and its minimum instead in a share delta of the M transitions."""
+        attacked = share(len(at.state), self.config.delta)
+        worst = worst_replacement(critic, at.rows(attacked), self.actor.shape.discrete)
+        return critic(at.state, at.obs, at.action, at.phi).index_copy(0, attacked, worst)
 
     def intervene(self, task: Task, actions: np.ndarray) -> np.ndarray:
         """Let the official adversaries act against the critic; a team on attack-free episodes plays what it chose."""

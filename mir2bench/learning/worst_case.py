@@ -36,6 +36,11 @@ class Situation:
     mask: Tensor | None
     phi: Tensor
 
+    def rows(self, which: Tensor) -> Situation:
+        """Return the moments of these indices (k,)."""
+        mask = None if self.mask is None else self.mask[which]
+        return Situation(self.state[which], self.obs[which], self.action[which], mask, self.phi[which])
+
     @classmethod
     def of(cls, task: Task, actions: np.ndarray) -> Situation:
         """Return where a task's worlds stand, with the joint action (B, n, A) or (B, n) that is about to be played."""
@@ -47,6 +52,15 @@ class Situation:
             mask=None if task.mask is None else torch.from_numpy(task.mask.astype(np.float32)),
             phi=torch.from_numpy(task.phi.astype(np.float32)),
         )
+
+
+def share(size: int, fraction: float) -> Tensor:
+    """Return the indices of an evenly spread `fraction` of a batch of `size` transitions.
+
+    Batches are drawn at random, so a fraction of one is as good as a coin tossed for each of its transitions.
+    """
+    count = (torch.arange(size + 1) * fraction + 0.5).floor()
+    return (count[1:] > count[:-1]).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +91,11 @@ def embed_with_gradient(critic: Critic, at: Situation) -> tuple[Embedded, Tensor
     If the action has a graph, so have the embeddings; the gradient never has.
     """
     with torch.enable_grad():
-        action = at.action if at.action.requires_grad else at.action.detach().requires_grad_()
+        keep = at.action.requires_grad
+        action = at.action if keep else at.action.detach().requires_grad_()
         now = embed(critic, replace(at, action=action))
         value = critic.judge(now.agents.mean(dim=-2), now.world)
-        (gradient,) = torch.autograd.grad(value.sum(), action, retain_graph=True)
+        (gradient,) = torch.autograd.grad(value.sum(), action, retain_graph=keep)
     return now, gradient
 
 
@@ -95,38 +110,37 @@ def step_against(action: Tensor, gradient: Tensor, size: float, mask: Tensor | N
     return moved if discrete else moved.clamp(-1.0, 1.0)
 
 
-def worst_replacement(critic: Critic, at: Situation, discrete: bool, candidates: int = 3) -> tuple[Tensor, Tensor]:
+def worst_replacement(critic: Critic, at: Situation, discrete: bool, candidates: int = 3) -> Tensor:
     """Find the agent and the action of that agent alone which lower Q most, while all others act as they do.
 
     Discrete: exact, over all agents and all their legal actions. Continuous: the gradient names the worst corner of
     each agent's action box and says how much it should hurt; the critic compares the `candidates` that promise most.
 
     Returns:
-        The values (M,) of the team's own actions and those (M,) with the worst replacement; differentiable in the
-        actions of those who keep theirs if `at.action` is.
+        The values (M,), differentiable in the actions of those who keep theirs if `at.action` is.
     """
     if discrete:
         now = embed(critic, at)
         values, replacements = _values_of_all_actions(critic, now, at)
         choice = values.flatten(1).argmin(dim=-1)
         who = choice // values.shape[-1]
-        worst = _pick(replacements.flatten(1, 2), choice)
+        worst = pick(replacements.flatten(1, 2), choice)
     else:
         now, gradient = embed_with_gradient(critic, at)
         with torch.no_grad():
             corners = -torch.sign(gradient)
             harm = (gradient * (at.action - corners)).sum(dim=-1)
             ranked = harm.topk(min(candidates, harm.shape[-1]), dim=-1).indices  # (M, k)
-            replacements = critic.embed(_pick(now.read, ranked), _pick(corners, ranked))
+            replacements = critic.embed(pick(now.read, ranked), pick(corners, ranked))
             values = critic.judge_replacements(now.agents, replacements, now.world, ranked)
             choice = values.argmin(dim=-1)
-            who, worst = _pick(ranked, choice), _pick(replacements, choice)
-    agents = now.agents
-    replaced = torch.where((torch.arange(agents.shape[-2]) == who[:, None])[..., None], worst[:, None], agents)
-    return critic.judge(agents.mean(dim=-2), now.world), critic.judge(replaced.mean(dim=-2), now.world)
+            who, worst = pick(ranked, choice), pick(replacements, choice)
+    own = critic.embed(pick(now.read, who), pick(at.action, who))  # again, since indexing has a slow gradient
+    team = now.agents.mean(dim=-2) + (worst - own) / now.agents.shape[-2]
+    return critic.judge(team, now.world)
 
 
-def _pick(values: Tensor, index: Tensor) -> Tensor:
+def pick(values: Tensor, index: Tensor) -> Tensor:
     """Return the entries (M,) or (M, k) along the second axis of `values`, row by row."""
     rows = torch.arange(len(index))
     return values[rows, index] if index.ndim == 1 else values[rows[:, None], index]
