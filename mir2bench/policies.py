@@ -283,7 +283,8 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
             if has_critic:
                 sizes = CriticShape(**text["architecture"]["critic"])
                 own_sizes = (layout.obs_dim, layout.action_dim, layout.state_dim)
-                if (sizes.obs_dim, sizes.action_dim, sizes.state_dim) != own_sizes or not 1 <= sizes.hidden <= 4096:
+                fits = (sizes.obs_dim, sizes.action_dim, sizes.state_dim) == own_sizes
+                if not fits or sizes.knows_phi not in (0, own.n_agents) or not 1 <= sizes.hidden <= 4096:
                     raise ValueError(f"the critic's sizes do not fit {own.id}")
                 critic = Critic(**text["architecture"]["critic"]).requires_grad_(False)
                 critic.load_state_dict(load(critic_weights))

@@ -115,7 +115,7 @@ class MaddpgLearner:
             torch.manual_seed(seed)
             self.actor = Actor(shape)
             sizes = (layout.obs_dim, layout.action_dim, layout.state_dim, config.hidden)
-            self.critic = Critic(*sizes, knows_phi=self.critic_knows_phi)
+            self.critic = Critic(*sizes, knows_phi=task.n_agents if self.critic_knows_phi else 0)
         self.generator = torch.Generator().manual_seed(seed)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)

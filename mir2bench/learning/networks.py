@@ -120,14 +120,14 @@ class CriticShape:
         action_dim: A.
         state_dim: S.
         hidden: width of the hidden layers.
-        knows_phi: whether it is told which agents are adversarial.
+        knows_phi: n for a critic that is told which of the n agents are adversarial, else 0.
     """
 
     obs_dim: int
     action_dim: int
     state_dim: int
     hidden: int
-    knows_phi: bool = False
+    knows_phi: int = 0
 
 
 class Critic(nn.Module):
@@ -142,7 +142,7 @@ class Critic(nn.Module):
     embedding, so the values of n such replacements cost n passes through the last layers and no more.
     """
 
-    def __init__(self, obs_dim: int, action_dim: int, state_dim: int, hidden: int, knows_phi: bool = False) -> None:
+    def __init__(self, obs_dim: int, action_dim: int, state_dim: int, hidden: int, knows_phi: int = 0) -> None:
         super().__init__()
         self.shape = CriticShape(obs_dim, action_dim, state_dim, hidden, knows_phi)
         self.agent_in = nn.Linear(obs_dim + action_dim + knows_phi, hidden)
@@ -168,7 +168,9 @@ class Critic(nn.Module):
         """Return what the first layer makes of each agent's observation, (M, n, H), before actions are added."""
         actions = self.shape.action_dim
         if self.shape.knows_phi:
-            obs = torch.cat([obs, torch.zeros_like(obs[..., :1]) if phi is None else phi[..., None]], dim=-1)
+            shape = (*obs.shape[:-1], self.shape.knows_phi)
+            told = obs.new_zeros(shape) if phi is None else phi.unsqueeze(-2).expand(shape)
+            obs = torch.cat([obs, told], dim=-1)
         return F.linear(obs, self.agent_in.weight[:, actions:], self.agent_in.bias)
 
     def embed(self, read: Tensor, action: Tensor) -> Tensor:
