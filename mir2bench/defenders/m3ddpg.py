@@ -43,7 +43,7 @@ class Config(maddpg.Config):
         official: the target and the actor loss of the code published with MIR2 (difference 4).
     """
 
-    epsilon: float = 0.1
+    epsilon: float = 1.0
     official: bool = False
 
 

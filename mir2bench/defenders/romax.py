@@ -47,7 +47,7 @@ class Config(maddpg.Config):
         kappa: weight of the certified bound, from 0 to 1.
     """
 
-    epsilon: float = 0.1
+    epsilon: float = 0.01
     kappa: float = 0.1
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class Config(maddpg.Config):
             size.
     """
 
-    delta: float = 0.1
+    delta: float = 0.4
     official: bool = False
     descent_steps: int = 10
     descent_size: float = 0.1
