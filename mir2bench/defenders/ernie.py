@@ -52,7 +52,7 @@ class Config(maddpg.Config):
         stackelberg: whether the policy's gradient runs through these steps.
     """
 
-    lam_policy: float = 0.1
+    lam_policy: float = 0.01
     lam_critic: float = 0.1
     epsilon_obs: float = 0.1
     epsilon_action: float = 0.1

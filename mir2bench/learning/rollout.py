@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from mir2bench.engines.base import Layout, Worlds
 from mir2bench.errors import ActionError, PolicyError
 from mir2bench.learning.threads import one_torch_thread
 from mir2bench.partition import Partition, perturb
-from mir2bench.policies import Policy
+from mir2bench.policies import Carry, Policy
 from mir2bench.registration import VariantSpec
 
 _TEAM_STREAM, _ADVERSARY_STREAM = 1, 2  # their own generators: the adversary's draws never shift the team's
@@ -31,6 +31,36 @@ class Episodes:
     returns: np.ndarray
     lengths: np.ndarray
     won: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What an adversary that knows everything is told before it acts: copies of B worlds' arrays.
+
+    Attributes:
+        layout: sizes.
+        state: (B, S).
+        obs: (B, N, O).
+        mask: (B, N, A) or None.
+        actions: (B, N, A) or (B, N), what the team is about to play.
+        phi: (B, N) int8.
+    """
+
+    layout: Layout
+    state: np.ndarray
+    obs: np.ndarray
+    mask: np.ndarray | None
+    actions: np.ndarray
+    phi: np.ndarray
+
+
+@runtime_checkable
+class Knowing(Protocol):
+    """An adversary that is told everything: `act_knowing` is called in place of `act`, after the team has acted."""
+
+    def act_knowing(self, moment: Moment, carry: Carry, *, rng: np.random.Generator) -> tuple[np.ndarray, Carry]:
+        """Return the adversaries' actions, (B, K, A) or (B, K), and the new carry."""
+        ...
 
 
 @one_torch_thread()
@@ -86,13 +116,17 @@ def rollout(
         actions, carry = team.act(obs, carry, mask, rng=team_rng, deterministic=True)
         actions = _checked(actions, layout, batch, layout.n_agents, team_name)
         if adversary is not None:
-            chosen, adversary_carry = adversary.act(
-                obs[:, index],
-                adversary_carry,
-                None if mask is None else mask[:, index],
-                rng=adversary_rng,
-                deterministic=True,
-            )
+            if isinstance(adversary, Knowing):
+                told = Moment(layout, engine.state.copy(), obs, mask, actions.copy(), worlds.phi.copy())
+                chosen, adversary_carry = adversary.act_knowing(told, adversary_carry, rng=adversary_rng)
+            else:
+                chosen, adversary_carry = adversary.act(
+                    obs[:, index],
+                    adversary_carry,
+                    None if mask is None else mask[:, index],
+                    rng=adversary_rng,
+                    deterministic=True,
+                )
             actions = perturb(actions, _checked(chosen, layout, batch, len(index), adversary_name), phi)
         try:
             worlds.step(actions)

@@ -8,14 +8,15 @@ layers (`Critic.judge_replacements`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mir2bench.engines.base import Layout
 from mir2bench.learning.networks import Critic
-from mir2bench.learning.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,37 @@ class Situation:
         return Situation(self.state[which], self.obs[which], self.action[which], mask, self.phi[which])
 
     @classmethod
-    def of(cls, task: Task, actions: np.ndarray) -> Situation:
-        """Return where a task's worlds stand, with the joint action (B, n, A) or (B, n) that is about to be played."""
+    def of(cls, worlds: Standing, actions: np.ndarray) -> Situation:
+        """Return where worlds stand, with the joint action (B, n, A) or (B, n) that is about to be played."""
         action = torch.from_numpy(np.asarray(actions))
+        discrete = worlds.layout.discrete
         return cls(
-            state=torch.from_numpy(task.state.astype(np.float32)),
-            obs=torch.from_numpy(task.obs.astype(np.float32)),
-            action=F.one_hot(action, task.layout.action_dim).float() if task.layout.discrete else action.float(),
-            mask=None if task.mask is None else torch.from_numpy(task.mask.astype(np.float32)),
-            phi=torch.from_numpy(task.phi.astype(np.float32)),
+            state=torch.from_numpy(worlds.state.astype(np.float32)),
+            obs=torch.from_numpy(worlds.obs.astype(np.float32)),
+            action=F.one_hot(action, worlds.layout.action_dim).float() if discrete else action.float(),
+            mask=None if worlds.mask is None else torch.from_numpy(worlds.mask.astype(np.float32)),
+            phi=torch.from_numpy(worlds.phi.astype(np.float32)),
         )
+
+
+class Standing(Protocol):
+    """Where B worlds stand: what `Task` and `rollout.Moment` have in common."""
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def state(self) -> np.ndarray: ...
+    @property
+    def obs(self) -> np.ndarray: ...
+    @property
+    def mask(self) -> np.ndarray | None: ...
+    @property
+    def phi(self) -> np.ndarray: ...
+
+
+def as_actions(action: Tensor, discrete: bool) -> np.ndarray:
+    """Return joint actions (B, n, A) as worlds take them: (B, n, A) float32, or (B, n) int64 for one-hots."""
+    return (action.argmax(dim=-1) if discrete else action).detach().numpy()
 
 
 def share(size: int, fraction: float) -> Tensor:
