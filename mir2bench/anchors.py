@@ -76,8 +76,9 @@ def measure(variant: VariantSpec, team: str, episodes: int) -> Measured:
 
 
 def measure_world(variant: VariantSpec, episodes: int) -> tuple[Measured, Measured, list[Measured]]:
-    """Return the floor, the ceiling, and all teams from worst to best."""
-    teams = [measure(variant, team, episodes) for team in variant.engine_class.scripted_teams]
+    """Return the floor, the ceiling, and all teams from worst to best; the planted one is no measure of anything."""
+    planted = getattr(variant.engine_class, "planted", "")
+    teams = [measure(variant, team, episodes) for team in variant.engine_class.scripted_teams if team != planted]
     teams.sort(key=lambda m: m.score)
     floor = min((m for m in teams if m.team in FLOOR_TEAMS), key=lambda m: m.score)
     return floor, teams[-1], teams

@@ -42,19 +42,16 @@ class Figure:
 
 
 def compare(work: dict[str, Callable[[], float]], unit: str, rounds: int) -> list[Figure]:
-    """Call every function once per round, in turn, and summarize what each returned; one round warms up.
+    """Call every function once per round, in turn, and summarize what each returned; see `timing.take_turns`.
 
     Args:
         work: name -> function that does a fixed amount of work and returns its rate or time.
         unit: unit of what the functions return.
         rounds: counted rounds.
     """
-    seen: dict[str, list[float]] = {name: [] for name in work}
-    for count in range(rounds + 1):
-        for name, function in work.items():
-            value = function()
-            if count:
-                seen[name].append(value)
+    from mir2bench.analysis.timing import take_turns
+
+    seen = take_turns(work, rounds)
     return [Figure(n, unit, float(np.median(v)), min(v), max(v)) for n, v in seen.items()]
 
 
@@ -91,37 +88,22 @@ def bench_engines(variants: list[VariantSpec], rounds: int) -> list[Figure]:
 
 
 def bench_training(variants: list[VariantSpec], rounds: int) -> list[Figure]:
-    """Measure milliseconds per update of every built-in defender on batches of random play, one thread."""
-    import torch
+    """Measure milliseconds per update of every defender of the shared backbone on random play, one thread."""
+    from mir2bench.analysis.timing import Rig, on_backbone
+    from mir2bench.defenders import list_defenders
+    from mir2bench.learning.threads import one_torch_thread
 
-    from mir2bench.defenders import get_defender, list_defenders
-    from mir2bench.learning.replay import EpisodeReplay
-    from mir2bench.learning.tasks import TeamTask
+    def updating(rig: Rig) -> Callable[[], float]:
+        return lambda: rig.update() * 1e3
 
-    torch.set_num_threads(1)
-    work: dict[str, Callable[[], float]] = {}
-    for variant in variants:
-        for name in list_defenders():
-            defender = get_defender(name)
-            config = defender.Config()
-            task = TeamTask(variant, config.worlds)
-            task.reset(seeds=list(range(config.worlds)))
-            replay = EpisodeReplay(task, 5_000, n_steps=config.n_steps, gamma=config.gamma)
-            actions = _random_actions(variant, config.worlds)
-            for _ in range(min(100, variant.horizon - 1)):
-                task.step(actions)
-                replay.add(task, actions)
-            learner = defender.Learner(task, config, 0)
-            batch = replay.sample(config.batch_size, np.random.default_rng(0))
-
-            def update(learner: Any = learner, batch: Any = batch) -> float:
-                start = time.perf_counter()
-                for _ in range(20):
-                    learner.update(batch)
-                return (time.perf_counter() - start) / 20 * 1e3
-
-            work[f"{variant.id} {name}"] = update
-    return compare(work, "ms/update", rounds)
+    with one_torch_thread():
+        work = {
+            f"{variant.id} {name}": updating(Rig(name, variant))
+            for variant in variants
+            for name in list_defenders()
+            if on_backbone(name)
+        }
+        return compare(work, "ms/update", rounds)
 
 
 def _random_actions(variant: VariantSpec, batch: int) -> np.ndarray:

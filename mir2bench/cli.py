@@ -33,9 +33,13 @@ def run(
     """
     import tyro  # slow to import, and `import mir2bench` must be quick
 
+    return tell_errors(tyro.cli, main, prog=prog, description=description, args=args)
+
+
+def tell_errors(call: Callable[..., Any], *args: Any, **options: Any) -> int:
+    """Call something and return the exit status; see `run`."""
     try:
-        call: Any = tyro.cli(main, prog=prog, description=description, args=args)
-        return int(call or 0)
+        return int(call(*args, **options) or 0)
     except Mir2BenchError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

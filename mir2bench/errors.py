@@ -41,6 +41,10 @@ class PolicyError(Mir2BenchError, ValueError):
     """A policy bundle is damaged, incomplete or belongs to another variant."""
 
 
+class NotApplicableError(PolicyError):
+    """An attacker cannot play against this team at all, since the team lacks what the attack looks into."""
+
+
 class ConfigError(Mir2BenchError, ValueError):
     """A setting of an algorithm, budget or protocol is unknown or out of range."""
 

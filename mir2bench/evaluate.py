@@ -17,6 +17,7 @@ DESCRIPTION = """Train (or load) defenders, train adversaries against them, and 
 Examples:
   python -m mir2bench.evaluate
   python -m mir2bench.evaluate --algo maddpg mir2 --budget standard --out runs/comparison
+  python -m mir2bench.evaluate --algo maddpg mir2 --protocol suite-v1
   python -m mir2bench.evaluate --algo mir2 scripted:centroid --env Rendezvous5-adv2-v0 --seeds 3
   python -m mir2bench.evaluate --policy runs/a/bundle runs/b/bundle
   python -m mir2bench.evaluate --algo mir2 --set lam=0.001
@@ -36,9 +37,11 @@ class Options:
     budget: str = "quick"
     """How much work: smoke, quick, standard or paper."""
     protocol: str = "paper-v1"
-    """Which attackers and partitions."""
+    """Attackers and partitions: paper-v1 (the learned attacker counts) or suite-v1 (the worst of a whole suite)."""
     seeds: int | None = None
     """Training seeds per defender; the default is the budget's number."""
+    partitions: int | None = None
+    """Most partitions attacked per variant, for a cheaper look; the default is the protocol's number."""
     workers: int | None = None
     """Processes; the default is one per core. The results do not depend on it."""
     out: Path | None = None
@@ -49,11 +52,12 @@ class Options:
     """Settings that differ from an algorithm's defaults; ALGORITHM.KEY=VALUE for one algorithm alone."""
 
 
-def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
-    """Run the study that the options describe."""
+def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
+    """Run the study that the options describe; return 1 if it is incomplete since jobs failed."""
     from mir2bench.errors import StudyError
     from mir2bench.evaluation.single import default_out
     from mir2bench.evaluation.study import DEFAULT_ALGORITHM, Study
+    from mir2bench.evaluation.tables import shortfall
 
     if options.resume and options.out is None:
         raise StudyError("--resume needs --out: the folder of the study to continue.")
@@ -64,11 +68,16 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
         budget=options.budget,
         protocol=options.protocol,
         seeds=options.seeds,
+        partitions=options.partitions,
         settings=options.settings,
     )
     names = options.algo or (("policies",) if options.policy else (DEFAULT_ALGORITHM,))
     out = options.out or default_out(names)
-    study.run(out, workers=options.workers, resume=options.resume, command=command_line(options))
+    summary = study.run(out, workers=options.workers, resume=options.resume, command=command_line(options))
+    if summary["failures"]:
+        print(f"error: {shortfall(summary)}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def command_line(options: Options) -> str:
@@ -81,6 +90,7 @@ def command_line(options: Options) -> str:
         ("--budget", (options.budget,)),
         ("--protocol", (options.protocol,)),
         ("--seeds", () if options.seeds is None else (options.seeds,)),
+        ("--partitions", () if options.partitions is None else (options.partitions,)),
         ("--set", options.settings),
     ):
         if value:

@@ -153,6 +153,7 @@ def save_policy(
     """
     from safetensors.torch import save
 
+    from mir2bench.learning.architectures import describe
     from mir2bench.learning.policy import NetworkPolicy
 
     folder = Path(folder)
@@ -167,7 +168,7 @@ def save_policy(
         return save({name: value.contiguous() for name, value in network.state_dict().items()})
 
     files = {"weights": pack(policy.actor)}
-    architecture = {"actor": asdict(policy.actor.shape)}
+    architecture = describe(policy.actor)
     if policy.critic is not None:
         files["critic"] = pack(policy.critic)
         architecture["critic"] = asdict(policy.critic.shape)
@@ -255,7 +256,8 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     import torch
     from safetensors.torch import load
 
-    from mir2bench.learning.networks import Actor, ActorShape, Critic, CriticShape
+    from mir2bench.learning.architectures import build
+    from mir2bench.learning.networks import Critic, CriticShape
     from mir2bench.learning.policy import NetworkPolicy
 
     folder = Path(folder)
@@ -270,16 +272,8 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     layout = own.layout
     critic = None
     try:
-        shape = ActorShape(**text["architecture"]["actor"])
-        fits = (shape.obs_dim, shape.action_dim, shape.discrete) == (
-            layout.obs_dim,
-            layout.action_dim,
-            layout.discrete,
-        )
-        if not fits or not 1 <= shape.hidden <= 4096 or not 1 <= text["n_agents"] <= own.n_agents:
-            raise ValueError(f"sizes do not fit {own.id}")
-        with torch.random.fork_rng(devices=[]):  # a new actor's weights are drawn, though never used here
-            actor = Actor(shape)
+        actor = build(text["architecture"], own, text["n_agents"])
+        with torch.random.fork_rng(devices=[]):  # new weights are drawn, though never used here
             if has_critic:
                 sizes = CriticShape(**text["architecture"]["critic"])
                 own_sizes = (layout.obs_dim, layout.action_dim, layout.state_dim)

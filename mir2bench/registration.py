@@ -116,10 +116,9 @@ class VariantSpec:
         except ImportError as error:
             if error.name and error.name.split(".")[0] == "mir2bench":
                 raise
-            extra = f"[{self.requires}]" if self.requires else ""
+            advice = f'Run: pip install "mir2bench[{self.requires}]"' if self.requires else "Install it."
             raise MissingDependencyError(
-                f"{self.id} needs the package `{error.name}`, which is not installed. "
-                f'Run: pip install "mir2bench{extra}"'
+                f"{self.id} needs the package `{error.name}`, which is not installed. {advice}"
             ) from error
 
     @property
@@ -247,7 +246,7 @@ def register_builtin() -> None:
         try:
             loaded = entry.load()
             register(cast("Any", loaded() if callable(loaded) else loaded))
-        except (ImportError, AttributeError, SpecError) as error:
+        except Exception as error:  # whatever a plugin may raise
             warnings.warn(
                 f"The variants of entry point `{entry.name} = {entry.value}` are missing: {error}", stacklevel=2
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +11,10 @@ import numpy as np
 import tyro
 
 from mir2bench.cli import parse_phi, run
-from mir2bench.errors import ConfigError, MissingDependencyError, PolicyError
+from mir2bench.errors import ConfigError
+from mir2bench.evaluation.films import SUFFIXES, write_film
 from mir2bench.partition import Partition
-from mir2bench.policies import Policy, load_policy, read_bundle
+from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
 
 DESCRIPTION = """Draw one episode of a team, alone or under attack, as a GIF, an MP4 or a picture of its last moment.
@@ -23,9 +23,6 @@ Examples:
   python -m mir2bench.render --team scripted:centroid --env Rendezvous10-adv1-v0 --out clean.gif
   python -m mir2bench.render --team scripted:centroid --env Rendezvous10-adv1-v0 --attacker flee --phi 2 --out flee.png
   python -m mir2bench.render --team runs/maddpg-3/bundle --attacker runs/attack-3/bundle --out attack.gif"""
-
-SUFFIXES = (".gif", ".mp4", ".png")
-_COLORS = 128  # of a GIF's palette; the drawings use few, and smaller files travel better
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,7 @@ def load_adversary(
         PolicyError, PartitionError: a damaged or unfitting bundle or phi.
     """
     from mir2bench.attackers import fixed_attackers
+    from mir2bench.evaluation.single import load_adversaries
 
     n, k = variant.n_agents, variant.n_adversaries
     given = None if phi is None else parse_phi(phi, n, k)
@@ -119,67 +117,12 @@ def load_adversary(
         partition = Partition.of(n, range(k)) if given is None else given
         policy = fixed[attacker].attack(variant, team, partition, seed=0, budget=0)
     elif Path(attacker).is_dir():
-        card = read_bundle(attacker)
-        partition = parse_phi(str(card.get("phi", "none")), n, k) if given is None else given
-        if card["n_agents"] != partition.weight:
-            raise PolicyError(
-                f"{attacker} plays {card['n_agents']} adversaries, but phi names {partition.weight}: "
-                "give --phi to match."
-            )
-        policy = load_policy(attacker, variant)
+        partition, policy = load_adversaries(Path(attacker), variant, given)
     else:
         raise ConfigError(f"--attacker must be the folder of a bundle or one of {', '.join(fixed)}, not {attacker!r}.")
     if partition.weight == 0:
         raise ConfigError(f"--attacker {attacker} needs adversaries, but phi names none: choose a variant with some.")
     return partition, policy
-
-
-def write_film(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
-    """Write frames (H, W, 3) uint8 to a file, whole or not at all; a .png gets the last one alone.
-
-    Raises:
-        StorageError: the disk is full, read-only or broken.
-        MissingDependencyError: an .mp4 without imageio-ffmpeg.
-    """
-    from PIL import Image
-
-    from mir2bench.evaluation.files import replace_file
-
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        replace_file(path, lambda temporary: Image.fromarray(frames[-1]).save(temporary, format="PNG"))
-    elif suffix == ".gif":
-        replace_file(path, lambda temporary: _write_gif(temporary, frames, fps))
-    else:
-        replace_file(path, lambda temporary: _write_mp4(temporary, frames, fps))
-
-
-def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
-    from PIL import Image
-
-    # One palette for the whole film, taken from its start, middle and end: colors cannot flicker.
-    sample = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
-    palette = Image.fromarray(sample).quantize(_COLORS, method=Image.Quantize.MEDIANCUT)
-    images = [Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames]
-    pauses = [round(1000 / fps)] * (len(images) - 1) + [1500]  # ms; a rest before it starts again
-    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=pauses, loop=0, optimize=True)
-
-
-def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: int) -> None:
-    try:
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise MissingDependencyError(
-            "an .mp4 needs the package `imageio-ffmpeg`, which is not installed. Run: pip install imageio-ffmpeg"
-        ) from error
-    height, width = frames[0].shape[:2]
-    writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=fps, output_params=["-f", "mp4"], macro_block_size=1
-    )
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mir2bench.engines.base import Layout
+from mir2bench.errors import NotApplicableError
 from mir2bench.evaluation.protocol import Budget, Protocol
 from mir2bench.learning.networks import Actor, ActorShape
 from mir2bench.learning.policy import NetworkPolicy
@@ -184,6 +185,31 @@ class StubAttacker:
         return _network(variant, phi.weight, seed + 7 * phi.adversaries[0], 1.0)
 
 
+class SecondAttacker(StubAttacker):
+    """Other weights than the first."""
+
+    def attack(self, variant: VariantSpec, victim: Policy, phi: Partition, *, seed: int, **rest: Any) -> Policy:
+        return super().attack(variant, victim, phi, seed=seed + 100_000, **rest)
+
+
+class StubWhiteBox:
+    """Plays -3/4 against teams that are networks, and knows nothing of any other."""
+
+    def attack(self, variant: VariantSpec, victim: Policy, phi: Partition, **rest: Any) -> Policy:
+        if not isinstance(victim, NetworkPolicy):
+            raise NotApplicableError("the team has no network to look into.")
+        return ConstantPolicy(-0.75)
+
+
 DEFENDER, ATTACKER = "evaluation_stubs:StubDefender", "evaluation_stubs:StubAttacker"
+SECOND_ATTACKER, WHITE_BOX = "evaluation_stubs:SecondAttacker", "evaluation_stubs:StubWhiteBox"
 PROTOCOL = Protocol("stub-v1", trained=(ATTACKER,), sampled_partitions=5)
+SUITE = Protocol(
+    "stub-suite",
+    trained=(ATTACKER, SECOND_ATTACKER),
+    sampled_partitions=5,
+    white_box=(WHITE_BOX,),
+    transfer=True,
+    headline="worst",
+)
 BUDGET = Budget("stub", 10, 10, 1, 2, 4, None, True)

@@ -2,82 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mir2bench.engines.base import Layout
 from mir2bench.registration import Anchor, VariantSpec
+from mir2bench.testing.games import Brittle, Echo, Game
 
-
-class Game:
-    """What the games share. A game says how an episode starts, what a step does and what agents see.
-
-    Each agent's observation is the game's own numbers followed by its one-hot id; the state is what `reveal` tells, all
-    agents' own numbers unless a game hides something.
-    """
-
-    scripted_teams: ClassVar[Mapping[str, str]] = {}
-    scripted_traitors: ClassVar[Mapping[str, str]] = {}
-    drawing: ClassVar[str] = "toy:draw"
-    seen: ClassVar[tuple[str, ...]] = ("x",)
-    moves: ClassVar[tuple[str, ...]] = ("a",)
-    discrete: ClassVar[bool] = False
-
-    def __init__(self, batch: int, n_agents: int, *, threads: int | None = None) -> None:
-        own = len(self.seen)
-        self.obs = np.zeros((batch, n_agents, own + n_agents), dtype=np.float32)
-        self.obs[:, :, own:] = np.eye(n_agents)
-        self.state = np.zeros((batch, n_agents * own), dtype=np.float32)
-        self.mask: np.ndarray | None = None
-        self.reward = np.zeros(batch)
-        self.channels = {"team": self.reward}
-        self.terminated = np.zeros(batch, dtype=bool)
-        self.clock = np.zeros(batch, dtype=np.int64)
-
-    @classmethod
-    @cache
-    def layout(cls, n_agents: int) -> Layout:
-        return Layout(
-            n_agents=n_agents,
-            observation_fields=(*cls.seen, *(f"id_{i}" for i in range(n_agents))),
-            state_fields=tuple(f"{name}_{i}" for i in range(n_agents) for name in cls.seen),
-            action_dim=len(cls.moves),
-            discrete=cls.discrete,
-            action_fields=cls.moves,
-        )
-
-    def reset(self, worlds: Sequence[int], generators: Sequence[np.random.Generator], initial_state: Any) -> None:
-        for world, generator in zip(worlds, generators, strict=True):
-            self.clock[world] = 0
-            self.begin(world, generator)
-        self._observe()
-
-    def step(self, actions: np.ndarray) -> None:
-        self.play(actions)
-        self.clock += 1
-        self._observe()
-
-    def snapshot(self, world: int) -> dict[str, np.ndarray]:
-        return {"obs": self.obs[world].copy()}
-
-    def _observe(self) -> None:
-        self.obs[:, :, : len(self.seen)] = self.look()
-        self.state[:] = self.reveal().reshape(self.state.shape)
-
-    def reveal(self) -> np.ndarray:
-        return self.obs[:, :, : len(self.seen)]
-
-    def begin(self, world: int, generator: np.random.Generator) -> None:
-        raise NotImplementedError
-
-    def play(self, actions: np.ndarray) -> None:
-        raise NotImplementedError
-
-    def look(self) -> np.ndarray:
-        raise NotImplementedError
+__all__ = ["Brittle", "Contrary", "Echo", "Game", "Match", "Matching", "Recall", "Scripted", "Tandem", "Trust", "game"]
 
 
 class Match(Game):
@@ -137,26 +71,47 @@ class Recall(Game):
         return np.stack([2.0 * self.bits - 1.0, self.obs[..., 1]], axis=-1)
 
 
-class Echo(Game):
-    """Six steps: everybody sees what everybody played last, and the team gets the share of agents that played 0."""
+class Trust(Game):
+    """One step, nothing to see. Two agents hunt, gather or sabotage, and the team gets what `PAYS` says:
 
-    moves: ClassVar[tuple[str, ...]] = tuple(f"say_{i}" for i in range(6))
-    seen: ClassVar[tuple[str, ...]] = ("first", "second", "third")
+    Both hunting pays most, but a saboteur beside a hunter takes everything; who gathers is never left with less than
+    0.3. So the best joint action is to hunt, and the best if one of both does its worst is to gather.
+    """
+
+    PAYS: ClassVar[np.ndarray] = np.array([[1.0, 0.5, 0.0], [0.5, 0.4, 0.3], [0.0, 0.3, 0.0]])
+    moves: ClassVar[tuple[str, ...]] = ("hunt", "gather", "sabotage")
     discrete: ClassVar[bool] = True
 
-    def __init__(self, batch: int, n_agents: int, *, threads: int | None = None) -> None:
-        super().__init__(batch, n_agents, threads=threads)
-        self.last = np.zeros((batch, n_agents), dtype=np.int64)
-
     def begin(self, world: int, generator: np.random.Generator) -> None:
-        self.last[world] = 0
+        pass
 
     def play(self, actions: np.ndarray) -> None:
-        self.last[:] = actions
-        self.reward[:] = (actions == 0).mean(axis=1)
+        self.reward[:] = self.PAYS[actions[:, 0], actions[:, 1]]
+        self.terminated[:] = True
 
     def look(self) -> np.ndarray:
-        return np.repeat(self.last[:, None] / 5, self.last.shape[1], axis=1)
+        return np.zeros((*self.obs.shape[:2], 1))
+
+
+class Tandem(Game):
+    """One step, nothing to see: going far pays for an agent only if the other goes along. The team gets
+
+        0.3 (a_1 + a_2) + 0.5 a_1 a_2 - 0.5 (a_1^2 + a_2^2).
+
+    The best joint action is 0.3 / (1 - 0.5) = 0.6 for both. If the other is expected to fall short by epsilon, an agent
+    does best with 0.3 + 0.5 (a - epsilon), so that both settle at 0.6 - epsilon.
+    """
+
+    def begin(self, world: int, generator: np.random.Generator) -> None:
+        pass
+
+    def play(self, actions: np.ndarray) -> None:
+        one, other = actions[:, 0, 0], actions[:, 1, 0]
+        self.reward[:] = 0.3 * (one + other) + 0.5 * one * other - 0.5 * (one**2 + other**2)
+        self.terminated[:] = True
+
+    def look(self) -> np.ndarray:
+        return np.zeros((*self.obs.shape[:2], 1))
 
 
 class Scripted:
@@ -197,39 +152,17 @@ class Matching(Scripted):
         return obs[..., :1].astype(np.float32)
 
 
-class Brittle:
-    """A team for `Echo` with a planted weakness: it plays 0, unless agent 0 says 5 twice in a row; from then on, and
-    to the end of the episode, it plays 1. Its memory counts the fives, and stays at 2.
-    """
-
-    def initial_carry(self, batch: int) -> np.ndarray:
-        return np.zeros(batch)
-
-    def act(
-        self,
-        obs: np.ndarray,
-        carry: np.ndarray,
-        mask: np.ndarray | None = None,
-        *,
-        rng: np.random.Generator,
-        deterministic: bool = True,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        five = obs[:, 0, 0] > 0.99
-        carry = np.where(carry >= 2, 2.0, np.where(five, carry + 1, 0.0))
-        return np.repeat((carry >= 2).astype(np.int64)[:, None], obs.shape[1], axis=1), carry
-
-
 def game(engine: type[Game], n_agents: int = 2, adversaries: int = 1) -> VariantSpec:
     """Return the spec of a game; nothing is registered. The whole score range is 1 per step."""
-    horizon = {"Match": 1, "Recall": 3, "Echo": 6}[engine.__name__]
-    ceiling = {"Match": 0.0, "Recall": 3.0, "Echo": 6.0}[engine.__name__]
+    horizon = {"Match": 1, "Recall": 3, "Echo": 6, "Trust": 1, "Tandem": 1}[engine.__name__]
+    ceiling = {"Match": 0.0, "Recall": 3.0, "Echo": 6.0, "Trust": 1.0, "Tandem": 1.0}[engine.__name__]
     return VariantSpec(
         id=f"mir2bench/{engine.__name__}{n_agents}-adv{adversaries}-v0",
         family="Games",
         n_agents=n_agents,
         n_adversaries=adversaries,
         horizon=horizon,
-        engine=f"games:{engine.__name__}",
+        engine=f"{engine.__module__}:{engine.__name__}",
         floor=Anchor(ceiling - horizon, "lowest per step"),
         ceiling=Anchor(ceiling, "highest per step"),
         history=("v0: first release.",),

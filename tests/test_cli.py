@@ -103,7 +103,7 @@ class TestBadInput:
             ),
             ("evaluate", "--algo nowhere.at_all:Thing", "Cannot import the defender `nowhere.at_all:Thing`"),
             ("evaluate", "--budget quik", "No budget `quik`. Did you mean `quick`"),
-            ("evaluate", "--protocol suite-v1", "No protocol `suite-v1`"),
+            ("evaluate", "--protocol suite-v2", "No protocol `suite-v2`. Did you mean `suite-v1`"),
             ("evaluate", "--seeds 0", "defender_seeds must be 1 or more, but it is 0"),
             ("evaluate", "--workers 0 --algo scripted:idle", "workers must be 1 or more, but it is 0"),
             ("evaluate", "--set lamb=1", "No setting `lamb`. Did you mean `lam`"),
@@ -261,8 +261,9 @@ class TestEvaluate:
         ]
         seen = []
         for moment in moments:
+            resume = ["--resume"] if out.exists() else []
             process = subprocess.Popen(
-                _command(*options, "--workers", 2, "--out", out, "--resume"), stdout=subprocess.DEVNULL
+                _command(*options, "--workers", 2, "--out", out, *resume), stdout=subprocess.DEVNULL
             )
             deadline = time.monotonic() + 60
             while not moment() and process.poll() is None and time.monotonic() < deadline:

@@ -8,20 +8,36 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_stubs import ATTACKER, BUDGET, DEFENDER, PROTOCOL, ConstantPolicy, StubAttacker, StubDefender, tally
+from evaluation_stubs import (
+    ATTACKER,
+    BUDGET,
+    DEFENDER,
+    PROTOCOL,
+    SECOND_ATTACKER,
+    SUITE,
+    WHITE_BOX,
+    ConstantPolicy,
+    StubAttacker,
+    StubDefender,
+    tally,
+)
 
 import mir2bench
 from mir2bench.errors import ConfigError, PolicyError, UnknownNameError
 from mir2bench.evaluation import jobs as jobs_module
+from mir2bench.evaluation import protocol
 from mir2bench.evaluation.contenders import Contender, hash_folder, resolve_configs, resolve_contenders
 from mir2bench.evaluation.jobs import Job, plan
 from mir2bench.evaluation.protocol import (
     BUDGETS,
     Budget,
+    Protocol,
     attack_seed,
     evaluation_seeds,
     get_budget,
     get_protocol,
+    is_transferred,
+    transferred,
     validation_seeds,
 )
 from mir2bench.learning.rollout import rollout
@@ -72,16 +88,45 @@ class TestProtocol:
         assert evaluation_seeds(2) == evaluation_seeds(3)[:2]
 
     def test_unknown_names(self) -> None:
-        with pytest.raises(UnknownNameError, match=r"No protocol `suite-v1`.*paper-v1"):
-            get_protocol("suite-v1")
+        with pytest.raises(UnknownNameError, match=r"No protocol `suite-v2`. Did you mean `suite-v1`"):
+            get_protocol("suite-v2")
         with pytest.raises(UnknownNameError, match="No budget `quik`. Did you mean `quick`"):
             get_budget("quik")
+
+    def test_a_headline_needs_its_attackers(self) -> None:
+        assert (PAPER.headline, get_protocol("suite-v1").headline) == ("robust", "worst")
+        with pytest.raises(ConfigError, match="the headline must be `worst`, or `robust` if attackers are trained"):
+            Protocol("mine", trained=(), sampled_partitions=1)
+        with pytest.raises(ConfigError, match="but it is `idle`"):
+            dataclasses.replace(PAPER, headline="idle")
+
+    def test_names_of_transferred_attackers(self) -> None:
+        assert transferred("maddpg", "learned") == "transfer:maddpg/learned"
+        assert is_transferred("transfer:maddpg/learned")
+        assert not is_transferred("learned")
 
     def test_budgets_must_be_positive(self) -> None:
         with pytest.raises(ConfigError, match="defender_seeds must be 1 or more, but it is 0"):
             dataclasses.replace(get_budget("quick"), defender_seeds=0)
         with pytest.raises(ConfigError, match="1000 seeds are too many"):
             dataclasses.replace(get_budget("quick"), defender_seeds=1000)
+
+
+def test_the_suites_page_has_the_budgets_right() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "suite.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")][: len(BUDGETS)]
+    for row, budget in zip(rows, BUDGETS.values(), strict=True):
+        assert row == [
+            f"`{budget.name}`",
+            str(budget.defender_seeds),
+            f"{budget.train_steps:,}",
+            f"{budget.attack_steps:,}",
+            str(budget.episodes),
+            "all" if budget.partitions is None else f"the first {budget.partitions}",
+            "yes" if budget.board else "no",
+        ]
+    for number in (evaluation_seeds(32)[0], evaluation_seeds(32)[-1], protocol._PARTITION_SEED):
+        assert f"{number:,}" in page
 
 
 class TestRollout:
@@ -124,7 +169,10 @@ class TestRollout:
         ("value", "message"),
         [
             (np.nan, r"my team returned \[nan\] for agent number 0 of its 2 in episode 0: actions must be finite"),
-            (1.5, r"my team or the traitor chose an action that cannot be played.*world 0, agent 0, component 0: 1.5"),
+            (
+                1.5,
+                r"my team returned \[1.5\] for agent number 0 of its 2 in episode 0, but actions here run from -1 to 1",
+            ),
         ],
     )
     def test_bad_actions_of_the_team(self, value: float, message: str) -> None:
@@ -204,6 +252,121 @@ class TestPlan:
 
     def test_name_does_not_change_keys(self) -> None:
         assert {job.key for job in _plan()} == {job.key for job in _plan(name="other")}
+
+
+class TestPaperPlan:
+    """The plan of paper-v1 as it has been since the first release: its results must stay comparable."""
+
+    def test_every_job_of_a_study(self) -> None:
+        spec = mir2bench.spec("Rendezvous10-adv1-v0")
+        budget = dataclasses.replace(get_budget("standard"), defender_seeds=2)
+        contenders = resolve_contenders(["maddpg", "scripted:centroid"], [], [], range(2), [spec])
+        phis = ["0" * i + "1" + "0" * (9 - i) for i in range(10)]
+        trainings, attacks, plays = [], [], []
+        for name, seeds in (("maddpg", (0, 1)), ("scripted:centroid", (0,))):
+            for seed in seeds:
+                if name == "maddpg":
+                    trainings.append((name, seed, "", "", seed, 300_000))
+                plays.append((name, seed, "none", "0" * 10, None, 6_400))
+                for phi in phis:
+                    attacks.append((name, seed, "learned", phi, 1000 + seed, 400_000))
+                    plays.append((name, seed, "learned", phi, 1000 + seed, 6_400))
+                    plays += [(name, seed, a, phi, None, 6_400) for a in ("idle", "random", "flee", "circle", "dodge")]
+        jobs = plan(PAPER, budget, [spec], contenders)
+        found = [
+            (
+                j.kind,
+                (
+                    j.defender,
+                    j.defender_seed,
+                    j.params.get("attacker", ""),
+                    j.params.get("phi", ""),
+                    j.params["attacker_seed" if j.kind == "rollout" else "seed"],
+                    j.steps,
+                ),
+            )
+            for j in jobs
+        ]
+        for kind, expected in (("train", trainings), ("attack", attacks), ("rollout", plays)):
+            of_kind = [facts for k, facts in found if k == kind]
+            assert sorted(of_kind, key=str) == sorted(expected, key=str)
+            assert [f[:2] for f in of_kind] == [f[:2] for f in expected]  # the same order of teams
+        assert {j.params["first_seed"] for j in jobs if j.kind == "rollout"} == {2_000_000_000_000}
+
+
+class TestSuitePlan:
+    """Two trained defenders, one with two seeds and one with three, and a scripted team."""
+
+    @staticmethod
+    def _jobs(**changes: Any) -> list[Job]:
+        config = {"gain": 1.0, "trouble": ""}
+        contenders = [
+            Contender("a", "trained", DEFENDER, config, (0, 1)),
+            Contender("b", "trained", DEFENDER, {**config, "gain": 2.0}, (0, 1, 2)),
+            Contender("c", "scripted", "half"),
+        ]
+        return plan(SUITE, dataclasses.replace(BUDGET, **changes), [tally()], contenders)
+
+    def test_who_attacks_a_cell(self) -> None:
+        cell = [j for j in self._jobs() if j.kind == "rollout" and (j.defender, j.defender_seed) == ("a", 1)]
+        names = [j.params["attacker"] for j in cell if j.params["phi"] == "10"]
+        own = [ATTACKER, SECOND_ATTACKER, "idle", "random", "spoil", WHITE_BOX]
+        foreign = [f"transfer:{other}/{attacker}" for other in "bc" for attacker in (ATTACKER, SECOND_ATTACKER)]
+        assert names == own + foreign
+        # Per seed: 2 partitions x 2 attacks; 1 clean + 2 x 10 roll-outs.
+        kinds = [j.kind for j in self._jobs()]
+        assert [kinds.count(k) for k in ("train", "attack", "rollout")] == [5, 24, 126]
+
+    def test_transferred_attackers_come_from_the_same_seed_index_and_partition(self) -> None:
+        jobs = self._jobs(attack_restarts=2)
+        by_key = {j.key: j for j in jobs}
+        seen = set()
+        for job in jobs:
+            if not is_transferred(job.params.get("attacker", "")):
+                continue
+            source = by_key[job.needs["adversary"]]
+            assert source.kind == "attack"
+            assert source.params["phi"] == job.params["phi"]
+            assert source.params["seed"] == job.params["attacker_seed"]
+            assert job.params["attacker"] == f"transfer:{source.defender}/{source.params['attacker']}"
+            assert source.defender != job.defender
+            seen.add((job.defender, job.defender_seed, source.defender, source.defender_seed, source.restart))
+        pairs = {s[:4] for s in seen}
+        # Where the other has fewer seeds, it starts again from its first.
+        assert pairs == {
+            ("a", 0, "b", 0), ("a", 1, "b", 1), ("a", 0, "c", 0), ("a", 1, "c", 0),
+            ("b", 0, "a", 0), ("b", 1, "a", 1), ("b", 2, "a", 0), ("b", 0, "c", 0), ("b", 1, "c", 0), ("b", 2, "c", 0),
+            ("c", 0, "a", 0), ("c", 0, "b", 0),
+        }  # fmt: skip
+        assert len(seen) == 2 * len(pairs)
+
+    def test_needs_come_first_and_keys_are_unique(self) -> None:
+        jobs = self._jobs(attack_restarts=2)
+        done: set[str] = set()
+        for job in jobs:
+            assert set(job.needs.values()) <= done
+            done.add(job.key)
+        assert len(done) == len(jobs) == len({job.label for job in jobs})
+
+    def test_a_single_contender_has_no_transfer(self) -> None:
+        jobs = plan(SUITE, BUDGET, [tally()], [Contender("c", "scripted", "half")])
+        assert not any(is_transferred(j.params["attacker"]) for j in jobs)
+
+    def test_two_adversaries(self) -> None:
+        jobs = plan(SUITE, BUDGET, [tally(2, n_agents=4)], [Contender(n, "scripted", "half") for n in "cd"])
+        phis = {j.params["phi"] for j in jobs if is_transferred(j.params["attacker"])}
+        assert len(phis) == 5
+        assert {phi.count("1") for phi in phis} == {2}
+
+    def test_suite_v1_adds_to_paper_v1(self) -> None:
+        """The same cells and seeds, so that whatever both play has the same result."""
+        spec = mir2bench.spec("Rendezvous5-adv1-v0")
+        contenders = resolve_contenders(["maddpg", "mir2"], [], [], range(2), [spec])
+        paper, suite = (
+            plan(get_protocol(p), get_budget("smoke"), [spec], contenders) for p in ("paper-v1", "suite-v1")
+        )
+        assert {j.key for j in paper} < {j.key for j in suite}
+        assert {j.params["attacker"] for j in suite if j.kind == "attack"} == {"learned", "sb3-ppo"}
 
 
 @pytest.fixture

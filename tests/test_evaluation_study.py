@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_stubs import ATTACKER, BUDGET, DEFENDER, PROTOCOL, StubDefender, tally
+from evaluation_stubs import (
+    ATTACKER,
+    BUDGET,
+    DEFENDER,
+    PROTOCOL,
+    SECOND_ATTACKER,
+    SUITE,
+    WHITE_BOX,
+    StubAttacker,
+    StubDefender,
+    tally,
+)
 from rich.console import Console
 
 import mir2bench
+from mir2bench import evaluate
+from mir2bench.cli import run
 from mir2bench.errors import ConfigError, StudyError
+from mir2bench.evaluation import protocol as protocol_module
 from mir2bench.evaluation import statistics
 from mir2bench.evaluation import study as study_module
 from mir2bench.evaluation.executor import Failure
 from mir2bench.evaluation.monitor import Clock, Monitor, duration
 from mir2bench.evaluation.scores import COLUMNS
 from mir2bench.evaluation.study import Study
+from mir2bench.evaluation.tables import attacker_rows, main_rows
 from mir2bench.evaluation.work import Recorder
 from mir2bench.learning.progress import Progress
 
 VARIANT = tally().id
+BOTH = (ATTACKER, SECOND_ATTACKER)
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +196,7 @@ class TestResumption:
     ) -> None:
         _run(_study(), tmp_path / "study")
         before = (tmp_path / "study" / "scores.parquet").read_bytes()
-        monkeypatch.setattr(StubDefender, "train", None)  # calling it would fail
+        monkeypatch.setattr(StubDefender, "train", lambda *_, **__: None)  # its result could not be saved
         _, text = _run(_study(), tmp_path / "study", resume=True)
         assert "0 trainings, 0 attacks, 0 evaluations" in text
         assert "35 finished before" in text
@@ -188,35 +206,108 @@ class TestResumption:
         obstacle = tmp_path / "obstacle"
         obstacle.touch()
         study = _study(settings=[f"trouble={obstacle}"])
-        with pytest.raises(StudyError, match=r"2 of 35 jobs failed \(22 more need their results\)"):
-            _run(study, tmp_path / "study")
-        assert not (tmp_path / "study" / "scores.parquet").exists()
-        assert len(list((tmp_path / "study" / "failures").iterdir())) == 2
+        summary, text = _run(study, tmp_path / "study")
+        assert "2 of 35 jobs failed (22 more need their results); the first: Tally2-adv1-v0/evaluation_stubs" in text
+        assert len(list((tmp_path / "study" / "failures").iterdir())) == len(summary["failures"]) == 2
+        assert len(summary["missing"]) == 18
         obstacle.unlink()
-        _, text = _run(study, tmp_path / "study", resume=True)
+        summary, text = _run(study, tmp_path / "study", resume=True)
         assert "11 finished before" in text
+        assert "jobs failed" not in text
         assert (tmp_path / "study" / "scores.parquet").read_bytes() == (finished[0] / "scores.parquet").read_bytes()
+        assert summary["results"] == finished[1]["results"]
+        assert (summary["failures"], summary["missing"], summary["board"]) == ([], [], True)
         assert not list((tmp_path / "study" / "failures").iterdir())
+
+    def test_edited_results_are_computed_again(self, finished: Finished, tmp_path: Path) -> None:
+        shutil.copytree(finished[0], tmp_path / "study")
+        scores = (tmp_path / "study" / "scores.parquet").read_bytes()
+        for path in sorted((tmp_path / "study" / "jobs").glob("*/episodes.json"))[:2]:
+            path.write_text(path.read_text().replace("1", "2"))
+        _, text = _run(_study(), tmp_path / "study", resume=True)
+        assert "2 finished jobs were changed or damaged since (the first: Tally2" in text
+        assert "0 trainings, 0 attacks, 2 evaluations" in text
+        assert (tmp_path / "study" / "scores.parquet").read_bytes() == scores
+
+    def test_there_must_be_something_to_resume(self, tmp_path: Path) -> None:
+        with pytest.raises(StudyError, match="nowhere holds no study that could be resumed"):
+            _run(_study(), tmp_path / "nowhere", resume=True)
 
 
 class TestFailures:
     @pytest.mark.parametrize("workers", [1, 2])
     def test_a_failed_job_loses_only_what_needs_it(self, workers: int, tmp_path: Path) -> None:
-        study = _study(("scripted:half", DEFENDER), settings=["trouble=raise"], seeds=1)
-        with pytest.raises(StudyError, match="train: ZeroDivisionError: the stub was told to fail") as caught:
-            _run(study, tmp_path / "study", workers=workers)
-        assert "1 of 23 jobs failed (11 more need their results)" in str(caught.value)
+        trouble = "raise" if workers == 1 else "exit"
+        study = _study(("scripted:half", DEFENDER), settings=[f"trouble={trouble}"], seeds=1)
+        summary, text = _run(study, tmp_path / "study", workers=workers)
+        why = "ZeroDivisionError: the stub was told to fail" if workers == 1 else "its process died with exit code 7"
+        assert [f["message"] for f in summary["failures"]] == [why]
+        assert f"1 of 23 jobs failed (11 more need their results); the first: {summary['failures'][0]['label']}" in text
         done = [json.loads(p.read_text())["label"] for p in (tmp_path / "study/jobs").glob("*/job.json")]
         assert len(done) == 11
         assert all("scripted:half" in label for label in done)
-        trace = next((tmp_path / "study/failures").iterdir()).read_text()
-        assert "evaluation_stubs.py" in trace
+        if workers == 1:
+            trace = (tmp_path / "study" / summary["failures"][0]["traceback"]).read_text()
+            assert "evaluation_stubs.py" in trace
+        # What is finished is scored and reported, and what is not is named.
+        scores = pd.read_parquet(tmp_path / "study" / "scores.parquet")
+        assert set(scores["defender"]) == {"scripted:half"}
+        assert {m["defender"] for m in summary["missing"]} == {DEFENDER}
+        assert len(summary["missing"]) == 9
+        assert (summary["board"], summary["board_reason"]) == (False, "9 of the study's 18 evaluations are missing")
+        assert f"* {DEFENDER}: no number for the headline, since jobs failed." in text
+        page = (tmp_path / "study" / "report" / "index.html").read_text()
+        assert "Incomplete: 1 of 23 jobs failed" in page
+        assert "<td>0, 1</td>" in page  # the partitions that an attacker of the failed team lacks
+        entry = summary["results"][0]["defenders"][DEFENDER]
+        assert (entry["arms"], entry["seeds"], entry["partitions"]) == ({}, [0], ["10", "01"])
+        half = summary["results"][0]["defenders"]["scripted:half"]["arms"]["worst"]
+        assert (half["results"], half["planned"], half["partial"]) == (2, 2, 0)
 
-    def test_a_process_that_dies_loses_only_its_job(self, tmp_path: Path) -> None:
-        study = _study(("scripted:half", DEFENDER), settings=["trouble=exit"], seeds=1)
-        with pytest.raises(StudyError, match="its process died with exit code 7"):
-            _run(study, tmp_path / "study", workers=2)
-        assert len(list((tmp_path / "study/jobs").glob("*/job.json"))) == 11
+    @pytest.mark.usefixtures("no_report")
+    def test_a_failed_attack_costs_its_seed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        attack = StubAttacker.attack
+
+        def fail_once(self: Any, variant: Any, victim: Any, phi: Any, *, seed: int, **rest: Any) -> Any:
+            if (seed, phi.phi) == (1001, (0, 1)):
+                raise ZeroDivisionError
+            return attack(self, variant, victim, phi, seed=seed, **rest)
+
+        monkeypatch.setattr(StubAttacker, "attack", fail_once)
+        summary, text = _run(_study(), tmp_path / "study")
+        assert "1 of 35 jobs failed (1 more need their results)" in text
+        entry = summary["results"][0]["defenders"][DEFENDER]
+        counts = {arm: (values["results"], values["planned"]) for arm, values in entry["arms"].items()}
+        assert counts["none"] == (2, 2)
+        assert counts["idle"] == (4, 4)
+        assert counts[ATTACKER] == counts["robust"] == counts["worst"] == (2, 4)
+        scores = pd.read_parquet(tmp_path / "study" / "scores.parquet")
+        first = scores[(scores["defender"] == DEFENDER) & (scores["defender_seed"] == 0)]
+        robust = first[first["attacker"] == ATTACKER]["return"].mean()
+        assert entry["arms"]["robust"]["mean"] == pytest.approx(robust)
+        assert f"{robust:.2f} (2/4)" in text
+        assert "numbers are over a part of the planned cells" in text
+
+    def test_the_command_line_says_so(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    ) -> None:
+        monkeypatch.setitem(protocol_module.PROTOCOLS, "stub-v1", PROTOCOL)
+        monkeypatch.setitem(protocol_module.BUDGETS, "stub", dataclasses.replace(BUDGET, defender_seeds=1))
+        words = ["--algo", DEFENDER, "scripted:half", "--env", VARIANT, "--protocol", "stub-v1", "--budget", "stub"]
+        words += ["--workers", "1", "--out", str(tmp_path / "study")]
+
+        def status(*more: str) -> int:
+            return run(evaluate.main, prog="evaluate", args=[*words, *more])
+
+        assert status("--set", f"trouble={tmp_path}") == 1
+        shown = capsys.readouterr()
+        assert re.fullmatch(r"error: 1 of 23 jobs failed \(11 more .* --resume tries again\.\n", shown.err)
+        assert "Report:" in shown.out
+
+    def test_with_nothing_played_there_is_nothing_to_report(self, tmp_path: Path) -> None:
+        with pytest.raises(StudyError, match="2 of 24 jobs failed .22 more need.* No cell was played"):
+            _run(_study((DEFENDER,), settings=["trouble=raise"]), tmp_path / "study")
+        assert not (tmp_path / "study" / "scores.parquet").exists()
 
     def test_policies_that_diverged_are_named(self, tmp_path: Path) -> None:
         study = _study((DEFENDER,), settings=["trouble=nan"], seeds=1)
@@ -233,6 +324,82 @@ class TestFailures:
         failure = Failure.of(ValueError("first\nsecond"))
         assert failure.message == "ValueError: first second"
         assert Failure.of(StudyError("own words")).message == "own words"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One finished study of a whole suite, made once."""
+    mir2bench.register(tally())
+    out = tmp_path_factory.mktemp("suite") / "study"
+    return out, *_run(_study(protocol=SUITE), out)
+
+
+class TestSuite:
+    """A trained defender with two seeds and a scripted team, attacked by everything there is."""
+
+    def test_transferred_attackers_keep_their_source(self, suite: Finished) -> None:
+        scores = pd.read_parquet(suite[0] / "scores.parquet")
+        names = {f"transfer:{source}/{attacker}" for source in (DEFENDER, "scripted:half") for attacker in BOTH}
+        assert {a for a in scores["attacker"] if a.startswith("transfer:")} == names
+        half = scores[(scores["defender"] == "scripted:half")].set_index(["attacker", "phi", "episode"])["return"]
+        # The attackers of the first seed alone: a scripted team has a single seed.
+        assert half.loc[f"transfer:{DEFENDER}/{ATTACKER}"].index.is_unique
+        # An attacker that knows nothing of its victim is the same whomever it was trained against.
+        own = half.loc[ATTACKER].sort_index()
+        pd.testing.assert_series_equal(half.loc[f"transfer:{DEFENDER}/{ATTACKER}"].sort_index(), own)
+
+    def test_arms_by_hand(self, suite: Finished) -> None:
+        scores = pd.read_parquet(suite[0] / "scores.parquet")
+        means = scores.groupby(["defender", "defender_seed", "phi", "attacker"])["return"].mean()
+        for name, entry in suite[1]["results"][0]["defenders"].items():
+            assert entry["headline"] == "worst"
+            cells: dict[str, list[float]] = {"robust": [], "transfer": [], "worst": []}
+            for seed in entry["seeds"]:
+                for phi in entry["partitions"]:
+                    cell = means.loc[name, seed, phi]
+                    cells["robust"].append(cell[list(BOTH)].min())
+                    cells["transfer"].append(cell[cell.index.str.startswith("transfer:")].min())
+                    cells["worst"].append(cell.min())
+            for arm, values in cells.items():
+                assert entry["arms"][arm]["mean"] == pytest.approx(np.mean(values))
+                assert entry["arms"][arm]["results"] == entry["arms"][arm]["planned"] == len(values)
+            assert "normalized" in entry["arms"]["worst"]
+
+    def test_attackers_that_cannot_play_are_no_failures(self, suite: Finished) -> None:
+        out, summary, text = suite
+        half, trained = (summary["results"][0]["defenders"][d] for d in ("scripted:half", DEFENDER))
+        why = "the team has no network to look into."
+        assert half["not_applicable"] == {WHITE_BOX: {"cells": 2, "reason": why}}
+        assert WHITE_BOX not in half["arms"]
+        assert trained["not_applicable"] == {}
+        assert trained["arms"][WHITE_BOX]["results"] == 4
+        assert summary["failures"] == summary["missing"] == []
+        assert summary["board"] is True
+        note = f"scripted:half: `{WHITE_BOX}` does not apply in 2 cells: the team has no network to look into."
+        assert f"* {note}" in text
+        assert note in html.unescape((out / "report" / "index.html").read_text())
+        scores = pd.read_parquet(out / "scores.parquet")
+        assert set(scores[scores["attacker"] == WHITE_BOX]["defender"]) == {DEFENDER}
+
+    def test_tables(self, suite: Finished) -> None:
+        _, summary, _ = suite
+        (result,) = summary["results"]
+        header, rows = main_rows(result)
+        assert header[1:5] == ["clean", "strongest trained", "worst attacker", "change by attack"]
+        assert rows[1][0] == ("scripted:half", "one team")
+        arms = result["defenders"]["scripted:half"]["arms"]
+        assert rows[1][4][0] == f"{arms['worst']['difference']['mean']:.2f}"
+        header, rows = attacker_rows(result)
+        assert header == ["defender", *sorted([*BOTH, WHITE_BOX, "idle", "random", "spoil"]), "transfer"]
+        assert dict(zip(header, rows[1], strict=True))[WHITE_BOX] == ("n/a", "")
+
+    def test_a_failed_neighbor_costs_no_cells(self, tmp_path: Path, no_report: None) -> None:
+        study = _study(("scripted:half", DEFENDER), protocol=SUITE, settings=["trouble=raise"], seeds=1)
+        summary, text = _run(study, tmp_path / "study")
+        worst = summary["results"][0]["defenders"]["scripted:half"]["arms"]["worst"]
+        assert (worst["results"], worst["planned"], worst["partial"]) == (2, 2, 2)
+        assert "scripted:half: in 2 cells some transferred attackers are missing" in text
+        assert "transfer" not in summary["results"][0]["defenders"]["scripted:half"]["arms"]
 
 
 class TestRecorder:

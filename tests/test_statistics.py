@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,11 +13,11 @@ from evaluation_stubs import tally
 from rliable import metrics
 from scipy import stats
 
-from mir2bench.evaluation.report import interval, main_rows, notes, number
+from mir2bench.evaluation.outcomes import Outcome, tabulate
 from mir2bench.evaluation.scores import COLUMNS
 from mir2bench.evaluation.statistics import (
-    Outcome,
     aggregates,
+    attack_budget,
     clustered_interval,
     improvements,
     performance_profile,
@@ -25,8 +26,8 @@ from mir2bench.evaluation.statistics import (
     seeded_numpy,
     summarize,
     t_interval,
-    tabulate,
 )
+from mir2bench.evaluation.tables import budget_rows, interval, main_rows, notes, number
 
 RNG = np.random.default_rng(0)
 MATRIX = RNG.normal(0.5, 0.1, (5, 10))
@@ -115,6 +116,163 @@ class TestTabulate:
             (w["defender_seed"], w["phi"]): (w["robust"], w["attacker"], w["return"]) for w in entry["weak_attacks"]
         }
         assert weak == {(0, "10"): (1.0, "spoil", 0.0), (1, "01"): (0.5, "spoil", 0.0)}
+
+
+def _cells(scores: pd.DataFrame, *gaps: tuple[int, str, str], state: str = "missing") -> pd.DataFrame:
+    """The cells of a table of scores, and others of which there are none: (defender_seed, attacker, phi)."""
+    keys = ["variant", "defender", "defender_seed", "attacker", "phi"]
+    done = scores[keys].drop_duplicates().assign(state="done", reason="")
+    rows = [(SPEC.id, "d", seed, attacker, phi, state, "because") for seed, attacker, phi in gaps]
+    return pd.concat([done, pd.DataFrame(rows, columns=[*keys, "state", "reason"])], ignore_index=True)
+
+
+def _without(scores: pd.DataFrame, *cells: tuple[int, str, str]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_frame(scores[["defender_seed", "attacker", "phi"]])
+    return scores[~index.isin(cells)]
+
+
+class TestGaps:
+    """The study above after jobs failed."""
+
+    def _arms(self, *gaps: tuple[int, str, str]) -> tuple[Outcome, dict[str, Any]]:
+        scores = _without(_two_seeds(), *gaps)
+        (outcome,) = tabulate(scores, SPEC.id, ["d"], headline="worst", cells=_cells(scores, *gaps))
+        return outcome, summarize([outcome], SPEC)["defenders"]["d"]["arms"]
+
+    def test_numbers_are_over_whole_seeds(self) -> None:
+        outcome, arms = self._arms((0, "learned", "01"))
+        assert outcome.matrix("learned").tolist() == [[-2.0, 0.5]]
+        assert outcome.matrix("spoil").tolist() == [[0.0, 4.0], [1.0, 0.0]]
+        # The worst of seed 0 on 01 would be the script's 4: it would flatter the team.
+        assert outcome.matrix("worst").tolist() == [[-2.0, 0.0]]
+        assert [(arms[a]["results"], arms[a]["planned"]) for a in ("learned", "spoil", "worst")] == [
+            (2, 4),
+            (4, 4),
+            (2, 4),
+        ]
+        # Paired with the same seed's clean arm: -2 - 1 and 0 - 1.
+        assert arms["worst"]["difference"]["mean"] == -2.0
+        assert outcome.grid("learned").isna().to_numpy().tolist() == [[False, True], [False, False]]
+
+    def test_without_a_whole_seed_over_whole_partitions(self) -> None:
+        outcome, arms = self._arms((0, "learned", "01"), (1, "learned", "01"))
+        assert outcome.matrix("robust").tolist() == [[1.0], [-2.0]]
+        assert outcome.whole("robust").columns.tolist() == ["10"]
+        assert (arms["robust"]["mean"], arms["robust"]["results"]) == (-0.5, 2)
+        assert arms["robust"]["win_rate"] == 0.25
+
+    def test_without_either_there_is_no_number(self) -> None:
+        outcome, arms = self._arms((0, "learned", "01"), (1, "learned", "10"))
+        assert outcome.matrix("robust").size == 0
+        assert "robust" not in arms
+        assert arms["none"]["mean"] == 2.5
+
+    def test_a_seed_without_its_clean_arm(self) -> None:
+        _, arms = self._arms((0, "none", "00"))
+        assert (arms["none"]["mean"], arms["none"]["results"], arms["none"]["planned"]) == (1.0, 1, 2)
+        assert arms["none"]["ci_over"] == "episodes"
+        assert arms["worst"]["mean"] == -0.75
+        assert arms["worst"]["difference"]["mean"] == -2.0  # of seed 1 alone
+
+    def test_nothing_at_all(self) -> None:
+        scores = _two_seeds()
+        cells = _cells(scores.iloc[:0], (0, "none", "00"), (0, "learned", "10"), (0, "spoil", "10"))
+        (outcome,) = tabulate(scores.iloc[:0], SPEC.id, ["d"], cells=cells)
+        result = summarize([outcome], SPEC)
+        assert result["defenders"]["d"]["arms"] == {}
+        assert main_rows(result)[1][0][1:] == [("n/a", "")] * 5
+        assert notes(result) == ["d: no number for the headline, since jobs failed."]
+
+    def test_missing_transfers_make_an_upper_bound(self) -> None:
+        scores = _table(
+            _rows("d", 0, "none", "00", [3.0]),
+            _rows("d", 0, "learned", "10", [2.0], 1000),
+            _rows("d", 0, "learned", "01", [1.0], 1000),
+            _rows("d", 0, "transfer:e/learned", "10", [0.0], 1000),
+        )
+        cells = _cells(scores, (0, "transfer:e/learned", "01"), (0, "transfer:f/learned", "01"))
+        (outcome,) = tabulate(scores, SPEC.id, ["d"], headline="worst", cells=cells)
+        assert outcome.trained == ("learned",)
+        assert list(outcome.arms) == ["learned", "transfer", "robust", "worst"]
+        assert outcome.matrix("robust").tolist() == [[2.0, 1.0]]
+        assert outcome.matrix("worst").tolist() == [[0.0, 1.0]]
+        arms = summarize([outcome], SPEC)["defenders"]["d"]["arms"]
+        assert (arms["worst"]["results"], arms["worst"]["planned"], arms["worst"]["partial"]) == (2, 2, 1)
+        assert (arms["transfer"]["results"], arms["transfer"]["planned"]) == (1, 2)
+
+    def test_what_does_not_apply_is_not_missing(self) -> None:
+        scores = _two_seeds()
+        cells = _cells(scores, (0, "greedy", "10"), (0, "greedy", "01"), state="not applicable")
+        (outcome,) = tabulate(scores, SPEC.id, ["d"], headline="worst", cells=cells)
+        assert outcome.inapplicable == {"greedy": (2, "because")}
+        assert "greedy" not in outcome.arms
+        assert outcome.planned["worst"] == 4
+        assert outcome.matrix("worst").shape == (2, 2)
+
+
+class TestAttackBudget:
+    """The tally world's scores span 10, so that falls of 0.1 and less are flat."""
+
+    @staticmethod
+    def _curves(falls: dict[tuple[int, str, int], float], attacker: str = "learned") -> pd.DataFrame:
+        """Curves that fall from 5 to 0 within three quarters, stay, and fall once more at the end."""
+        rows = [
+            (seed, phi, attacker, restart, steps, value)
+            for (seed, phi, restart), fall in falls.items()
+            for steps, value in ((50, 5.0), (150, 0.0), (160, -fall / 2), (200, -fall))
+        ]
+        return pd.DataFrame(rows, columns=["seed", "phi", "attacker", "restart", "steps", "value"])
+
+    def _rule(self, falls: dict[tuple[int, str, int], float]) -> dict[str, Any]:
+        return attack_budget(self._curves(falls), SPEC)["learned"]
+
+    def test_flat(self) -> None:
+        found = self._rule({(0, "10", 0): 0.05, (0, "01", 0): 0.05, (1, "10", 0): 0.05, (1, "01", 0): 0.05})
+        assert found == {
+            "fall": pytest.approx(0.05),
+            "standard_error": pytest.approx(0, abs=1e-12),
+            "threshold": pytest.approx(0.1),
+            "curves": 4,
+            "falling": False,
+        }
+
+    def test_falling(self) -> None:
+        # Seeds fall by 2 and 3: 2.5, with a standard error of 0.5.
+        found = self._rule({(0, "10", 0): 1.0, (0, "01", 0): 3.0, (1, "10", 0): 3.0, (1, "01", 0): 3.0})
+        assert (found["fall"], found["standard_error"], found["falling"]) == (2.5, 0.5, True)
+
+    def test_within_two_standard_errors(self) -> None:
+        # Seeds fall by 0 and 3: 1.5 with a standard error of 1.5.
+        assert not self._rule({(0, "10", 0): 0.0, (1, "10", 0): 3.0})["falling"]
+
+    def test_a_single_seed_is_judged_over_its_partitions(self) -> None:
+        found = self._rule({(0, "10", 0): 1.0, (0, "01", 0): 2.0})
+        assert (found["fall"], found["standard_error"], found["falling"]) == (1.5, 0.5, True)
+        found = self._rule({(0, "10", 0): 0.2})
+        assert (math.isnan(found["standard_error"]), found["falling"]) == (True, True)
+
+    def test_restarts_are_averaged_within_their_cell(self) -> None:
+        found = self._rule({(0, "10", 0): 0.0, (0, "10", 1): 4.0, (0, "01", 0): 2.0, (1, "10", 0): 2.0})
+        assert (found["fall"], found["standard_error"], found["curves"]) == (2.0, 0.0, 4)
+
+    def test_curves_that_tell_nothing(self) -> None:
+        late = self._curves({(0, "10", 0): 1.0}, "late")
+        curves = pd.concat([late[late["steps"] > 150], self._curves({(0, "10", 0): 1.0}, "other")])
+        assert list(attack_budget(curves, SPEC)) == ["other"]
+        assert attack_budget(curves.iloc[:0], SPEC) == {}
+
+    def test_it_is_told(self) -> None:
+        curves = self._curves({(0, "10", 0): 1.0}).assign(defender="d")
+        outcome = _outcome(clean=np.array([[4.0, 6.0]]), robust=np.array([[1.0]]), worst=np.array([[1.0]]))
+        result = summarize([outcome], SPEC, curves)
+        assert result["defenders"]["d"]["attack_budget"]["learned"]["falling"] is True
+        assert (
+            "d: the return under `learned` still falls at the end of its budget, by 1.00 in the last quarter: a larger "
+            "attack budget would lower it."
+        ) in notes(result)
+        assert [value for value, _ in budget_rows(result)[1][0]] == [
+            "d", "learned", "1.00", "n/a", "0.10", "1", "still falls",
+        ]  # fmt: skip
 
 
 class TestIntervals:
@@ -247,6 +405,39 @@ class TestImprovements:
         assert found["ci_over"] == "partitions"
         assert found["probability"] == probability_of_improvement(MATRIX.reshape(-1, 1), MATRIX[:1].T)
 
+    @staticmethod
+    def _with_script(x: np.ndarray, y: np.ndarray, x_scripted: bool = False) -> dict[str, Any]:
+        """Compare x with the scripted team y, a single run."""
+        outcomes = [_outcome(clean=m[:, :1], robust=m, worst=m) for m in (x, y)]
+        flags = (x_scripted, True)
+        (found,) = improvements([dataclasses.replace(o, scripted=f) for o, f in zip(outcomes, flags, strict=True)])
+        return found
+
+    def test_a_scripted_team_is_one_team(self) -> None:
+        script = np.array([[2.0, 3.0]])
+        seeds = np.array([[1.0, 4.0], [1.0, 4.0], [1.0, 2.0], [1.0, 2.0]])
+        found = self._with_script(seeds, script)
+        # On the first partition none of 4 seeds is better, on the second 2.
+        assert (found["probability"], found["ci_over"]) == (0.25, "seeds")
+        assert found["ci_clustered"] == (0.0, 0.5)
+        # Their means are 2.5, 2.5, 1.5 and 1.5, half a point from 2.5 on average; Student's interval is (-1.4, 0.4).
+        assert found["verdict"] == "tie"
+        assert self._with_script(seeds - 1, script)["verdict"] == "difference"
+        assert self._with_script(seeds[:3] - 1, script)["verdict"] == "too few seeds"
+        assert self._with_script(seeds[:1], script)["ci_over"] == "partitions"
+
+    def test_two_scripted_teams_are_fixed(self) -> None:
+        found = self._with_script(np.array([[2.0, 3.0]]), np.array([[1.0, 4.0]]), x_scripted=True)
+        assert (found["probability"], found["ci_over"], found["verdict"]) == (0.5, "partitions", "fixed teams")
+
+    def test_only_shared_partitions_are_compared(self) -> None:
+        x, y = (_outcome(clean=MATRIX[:, :1], robust=m, worst=m) for m in (MATRIX + 10, MATRIX))
+        gap = x.arms["robust"].index[x.arms["robust"].index.get_level_values("phi") == x.phis[0]]
+        x.arms["robust"].loc[gap, "return"] = np.nan
+        y.arms["robust"].loc[[(s, y.phis[0]) for s in y.seeds], "return"] = 1e9
+        (found,) = improvements([x, y])
+        assert found["probability"] == 1.0
+
     def test_nothing_can_be_said_of_two_numbers(self) -> None:
         found = self._pair(np.array([[2.0]]), np.array([[1.0]]))
         assert found["probability"] == 1.0
@@ -278,14 +469,18 @@ class TestWording:
         )
         outcome.arms["worst"]["attacker"] = "spoil"
         result = summarize([outcome], SPEC)
-        told = notes({"study": {"contenders": [{"name": "d", "kind": "trained"}]}}, result)
+        told = notes(result)
         assert told == [
             "d: a single training seed, so its intervals (clean over episodes, attacked over partitions) say nothing "
             "about another training run.",
             "d: the learned attacker is weaker than an untrained one (spoil) in 1 of 3 cells, by up to 1.00: read "
             "the worst attacker, and raise the attack budget.",
         ]
-        assert notes({"study": {"contenders": [{"name": "d", "kind": "scripted"}]}}, result) == told[1:]
+        assert notes(summarize([dataclasses.replace(outcome, scripted=True)], SPEC)) == told[1:]
+        judged_by_worst = notes(summarize([dataclasses.replace(outcome, headline="worst")], SPEC))
+        assert judged_by_worst[1] == (
+            "d: no attacker trained against it is as strong as another (spoil) in 1 of 3 cells, by up to 1.00."
+        )
         header, rows = main_rows(result)
         assert [h for h in header if h not in ("defender", "normalized IQM")] == [
             "clean",
@@ -295,3 +490,5 @@ class TestWording:
         ]
         assert [value for value, _ in rows[0][:5]] == ["d", "5.00", "2.00", "1.67", "-3.00"]
         assert rows[0][0][1] == "1 seed"
+        result["defenders"]["d"]["arms"]["robust"]["planned"] = 4
+        assert main_rows(result)[1][0][2][0] == "2.00 (3/4)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -71,6 +72,11 @@ class TestFolder:
             card = store.read(JOB.key, "job.json")
         assert (card["key"], card["label"], card["cpu_s"]) == (JOB.key, "a job", 0.5)
 
+    def test_there_must_be_a_study_to_resume(self, tmp_path: Path) -> None:
+        with pytest.raises(StudyError, match=r"/s holds no study that could be resumed. Check --out, or leave"):
+            _open(tmp_path / "s", resume=True)
+        assert not (tmp_path / "s").exists()
+
     def test_what_a_killed_job_left_is_swept(self, tmp_path: Path) -> None:
         with _open(tmp_path / "s") as store:
             (store.begin(JOB.key) / "half").write_text("x")
@@ -114,6 +120,58 @@ class TestFolder:
         (tmp_path / "s" / "study.json").write_text("{")
         with pytest.raises(StudyError, match=r"study.json cannot be read"):
             _open(tmp_path / "s", resume=True)
+
+
+TRAINING = Job("train", "d", 0, "a training", tally(), {"x": 2})
+ATTACK = Job("attack", "d", 0, "an attack", tally(), {"x": 3}, {"victim": TRAINING.key})
+PLAY = Job("rollout", "d", 0, "a play", tally(), {"x": 4}, {"victim": TRAINING.key, "adversary": ATTACK.key})
+
+
+class TestChangedResults:
+    """A training, an attack on its result, a roll-out of both, and another roll-out that needs nothing."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        store = _open(tmp_path / "s")
+        for job in (TRAINING, ATTACK, PLAY, JOB):
+            folder = store.begin(job.key)
+            (folder / "policy").mkdir()
+            (folder / "policy" / "weights").write_text(job.label)
+            store.commit(job, folder, wall_s=1.0, cpu_s=1.0)
+        return store
+
+    @staticmethod
+    def _drop(store: Store) -> list[list[str]]:
+        with store:
+            dropped = [[job.label for job in part] for part in store.drop_changed((TRAINING, ATTACK, PLAY, JOB))]
+        gone = [j.label for j in (TRAINING, ATTACK, PLAY, JOB) if not store.is_finished(j.key)]
+        assert gone == [label for part in dropped for label in part]
+        return dropped
+
+    def test_nothing_was_changed(self, store: Store) -> None:
+        (store.folder(JOB.key) / "note-of-mine.txt").touch()
+        assert self._drop(store) == [[], []]
+
+    def test_whatever_rests_on_an_edited_file_goes_too(self, store: Store) -> None:
+        (store.folder(TRAINING.key) / "policy" / "weights").write_text("better")
+        assert self._drop(store) == [["a training"], ["an attack", "a play"]]
+
+    def test_a_lost_file(self, store: Store) -> None:
+        (store.folder(ATTACK.key) / "policy" / "weights").unlink()
+        assert self._drop(store) == [["an attack"], ["a play"]]
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}'])
+    def test_a_damaged_card(self, store: Store, text: str) -> None:
+        (store.folder(JOB.key) / "job.json").write_text(text)
+        assert self._drop(store) == [["a job"], []]
+
+    def test_only_what_is_dear_waits_for_the_disk(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        synced: list[Path] = []
+        monkeypatch.setattr(files, "_sync", synced.append)
+        with store:
+            for job in (PLAY, ATTACK):
+                store.commit(dataclasses.replace(job, params={"x": 5}), store.begin("new"), wall_s=1.0, cpu_s=1.0)
+                assert bool(synced) == (job is ATTACK)
 
 
 class TestLock:

@@ -8,15 +8,23 @@ from mir2bench.attackers.fixed import fixed_attackers
 from mir2bench.errors import unknown_name
 from mir2bench.learning.progress import Callback
 from mir2bench.partition import Partition
-from mir2bench.plugins import find_class, known_names, make_config
+from mir2bench.plugins import find_class, known_names, make_config, warn_of_clash
 from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
 
-_BUILTIN = {"learned": "mir2bench.attackers.learned:LearnedAttacker"}
+_BUILTIN = {
+    "greedy": "mir2bench.attackers.greedy:GreedyAttacker",
+    "learned": "mir2bench.attackers.learned:LearnedAttacker",
+    "sb3-ppo": "mir2bench.attackers.sb3:Sb3PpoAttacker",
+}
 
 
 class Attacker(Protocol):
-    """How a worst case is found for one frozen policy and one phi."""
+    """How a worst case is found for one frozen policy and one phi.
+
+    A class attribute `trains` may say whether it takes training; left out, it does. What needs none is made anew
+    wherever it plays, and never kept in a bundle.
+    """
 
     def attack(
         self,
@@ -37,6 +45,18 @@ def list_attackers(variant: VariantSpec) -> list[str]:
     return sorted({*known_names("attacker", _BUILTIN), *fixed_attackers(variant)})
 
 
+def is_trained(name: str, variant: VariantSpec) -> bool:
+    """Whether an attacker takes training; see `Attacker`.
+
+    Args:
+        name, variant: see `make_attacker`.
+
+    Raises:
+        UnknownNameError, ConfigError: no such attacker.
+    """
+    return bool(getattr(make_attacker(name, variant), "trains", True))
+
+
 def make_attacker(name: str, variant: VariantSpec, settings: dict[str, Any] | None = None) -> Attacker:
     """Build an attacker.
 
@@ -50,6 +70,7 @@ def make_attacker(name: str, variant: VariantSpec, settings: dict[str, Any] | No
     """
     fixed = fixed_attackers(variant)
     if name in fixed:
+        warn_of_clash("attacker", name)
         if settings:
             raise unknown_name("setting", next(iter(settings)), [])
         return fixed[name]

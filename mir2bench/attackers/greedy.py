@@ -5,10 +5,13 @@ the K adversaries, who know the state, all observations and what their team-mate
 
     argmin_b Q(s, o, (b, a^{-phi})),
 
-by signed gradient steps from several starts for continuous actions, by exact enumeration over legal ones for discrete
-actions (one adversary at a time, in turn, when there are several). Nothing is trained. A critic sees as far as its
-discount, and knows only the joint actions it was trained on, so that this attack is no upper bound on what a learned
-one finds; it is the one that max-min defenses such as RoM-Q train against.
+by signed gradient steps from several starts for continuous actions; for discrete ones by enumeration over the legal
+actions, exact for one adversary, while several change one action after the other, the most harmful first, until no
+single change helps. A critic that is told phi is told the true one. Nothing is trained.
+
+A critic sees as far as its discount, assumes that everybody follows the team's policy from the next step on, and knows
+only the joint actions it was trained on: this attack is no upper bound on what a learned one finds. It is the one that
+max-min defenders train against.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from mir2bench.attackers.checks import check_attack
 from mir2bench.errors import ConfigError, NotApplicableError
 from mir2bench.learning.networks import Critic
 from mir2bench.learning.progress import Callback
 from mir2bench.learning.rollout import Moment
-from mir2bench.learning.worst_case import Situation, as_actions
+from mir2bench.learning.worst_case import Situation
 from mir2bench.partition import Partition
 from mir2bench.policies import Carry, Policy
 from mir2bench.registration import VariantSpec
@@ -37,14 +42,14 @@ class Config:
     Attributes:
         starts: actions from which the descent begins: what the team would have played, then random ones.
         steps: signed gradient steps from each.
-        size: length of a step, per action component; its range is 2.
-        sweeps: for discrete actions, how often each of several adversaries chooses anew.
+        size: length of a step, per action component; their range is 2.
+        sweeps: for discrete actions of K > 1 adversaries, most changes per adversary.
     """
 
     starts: int = 4
     steps: int = 10
     size: float = 0.2
-    sweeps: int = 2
+    sweeps: int = 3
 
     def __post_init__(self) -> None:
         for name in ("starts", "steps", "size", "sweeps"):
@@ -76,25 +81,31 @@ class GreedyAttacker:
 
         Raises:
             NotApplicableError: the team ships no critic.
-            ConfigError: phi names no adversary.
+            PartitionError: see `check_attack`.
         """
+        check_attack(self.name, variant, phi)
         critic = getattr(victim, "critic", None)
         if critic is None:
             raise NotApplicableError(
-                f"the attacker `greedy` reads the team's own critic, but this team ({type(victim).__name__}) ships "
-                "none. Choose another attacker, or a team trained with a centralized critic."
+                f"the attacker `greedy` minimizes the team's own critic, but this team ({type(victim).__name__}) "
+                "ships none. Choose another attacker, or a team trained with a centralized critic."
             )
-        if phi.weight == 0:
-            raise ConfigError("the attacker `greedy` needs a partition with at least one adversary, but phi is all 0.")
         return GreedyPolicy(critic, phi, variant.layout.discrete, self.config)
 
 
 class GreedyPolicy:
-    """Adversaries that minimize a critic. They need to know everything, so they play in roll-outs only."""
+    """Adversaries that minimize a critic. They have to know everything, so they play in roll-outs only.
+
+    Args:
+        critic: of the team.
+        phi: who is adversarial.
+        discrete: whether actions are.
+        config: how to search.
+    """
 
     def __init__(self, critic: Critic, phi: Partition, discrete: bool, config: Config) -> None:
         self._critic = critic
-        self._index = list(phi.adversaries)
+        self._phi = torch.tensor(phi.phi, dtype=torch.float32)
         self._discrete = discrete
         self._config = config
 
@@ -104,72 +115,77 @@ class GreedyPolicy:
 
     def act(self, obs: Any, carry: Carry, mask: Any = None, *, rng: Any, deterministic: bool = True) -> Any:
         """Refuse: own observations are not enough."""
-        raise NotApplicableError("white-box adversaries need `act_knowing`: they cannot act on observations alone.")
+        raise NotApplicableError(
+            "the attacker `greedy` cannot act on observations alone: it plays where `act_knowing` is called, as in "
+            "`mir2bench.learning.rollout.rollout`."
+        )
 
     def act_knowing(self, moment: Moment, carry: Carry, *, rng: np.random.Generator) -> tuple[np.ndarray, Carry]:
         """Return the adversaries' actions, (B, K, A) or (B, K); see `rollout.Knowing`."""
         at = Situation.of(moment, moment.actions)
-        with torch.no_grad():
-            read = self._critic.read(at.obs, at.phi)
-            agents = self._critic.embed(read, at.action)
-            scene = _Scene(
-                critic=self._critic,
-                read=read[:, self._index],
-                rest=agents.sum(dim=-2) - agents[:, self._index].sum(dim=-2),
-                world=self._critic.embed_state(at.state),
-                n_agents=agents.shape[-2],
-            )
-        team = at.action[:, self._index]
-        mask = None if at.mask is None else at.mask[:, self._index]
-        own = self._enumerate(scene, team, mask) if self._discrete else self._descend(scene, team, rng)
-        return as_actions(own, self._discrete), carry
+        choices = _Choices(self._critic, at, self._phi)
+        if self._discrete:
+            return self._enumerate(choices).numpy(), carry
+        return self._descend(choices, rng).numpy(), carry
 
-    def _descend(self, scene: _Scene, team: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the best end points (B, K, A) of descents from what the team would play and from random actions."""
-        random = rng.uniform(-1.0, 1.0, (self._config.starts - 1, *team.shape)).astype(np.float32)
-        own = torch.cat([team[None], torch.from_numpy(random)])  # (starts, B, K, A)
-        for _ in range(self._config.steps):
-            own.requires_grad_()
-            (gradient,) = torch.autograd.grad(scene.value(own).sum(), own)
-            own = (own.detach() - self._config.size * torch.sign(gradient)).clamp(-1.0, 1.0)
-        with torch.no_grad():
-            best = scene.value(own).argmin(dim=0)
-        return own[best, torch.arange(len(best))]
+    def _descend(self, choices: _Choices, rng: np.random.Generator) -> Tensor:
+        """Return the actions (B, K, A) of the lowest value on all descents, all starts at once."""
+        own = choices.own
+        random = rng.uniform(-1.0, 1.0, (len(own), self._config.starts - 1, *own.shape[1:])).astype(np.float32)
+        action = torch.cat([own[:, None], torch.from_numpy(random)], dim=1)
+        best, lowest = own, torch.full((len(own),), torch.inf)
+        for step in range(self._config.steps + 1):
+            action.requires_grad_()
+            value = choices.values(action)
+            now, start = value.detach().min(dim=1)
+            better = now < lowest
+            best = torch.where(better[:, None, None], action.detach()[torch.arange(len(own)), start], best)
+            lowest = torch.where(better, now, lowest)
+            if step < self._config.steps:
+                (gradient,) = torch.autograd.grad(value.sum(), action)
+                action = (action.detach() - self._config.size * torch.sign(gradient)).clamp(-1.0, 1.0)
+        return best
 
     @torch.no_grad()
-    def _enumerate(self, scene: _Scene, team: Tensor, mask: Tensor | None) -> Tensor:
-        """Return what is worst, (B, K, A), after each adversary has chosen among its legal actions in turn."""
-        own, every = team.clone(), torch.eye(team.shape[-1])
-        for _ in range(self._config.sweeps if len(self._index) > 1 else 1):
-            for k in range(len(self._index)):
-                tried = own.repeat(len(every), 1, 1, 1)  # (A, B, K, A)
-                tried[:, :, k] = every[:, None]
-                values = scene.value(tried)  # (A, B)
-                if mask is not None:
-                    values = values.masked_fill(mask[:, k].T <= 0, torch.inf)
-                own[:, k] = every[values.argmin(dim=0)]
-        return own
+    def _enumerate(self, choices: _Choices) -> Tensor:
+        """Return legal actions (B, K) after the most harmful single changes."""
+        k, actions = choices.own.shape[1:]
+        chosen = choices.own.argmax(dim=-1)
+        # Candidate k * A + a is the present choice with adversary k playing a.
+        who, what = torch.arange(k).repeat_interleave(actions), torch.arange(actions).repeat(k)
+        change = F.one_hot(who, k).bool()
+        for _ in range(1 if k == 1 else self._config.sweeps * k):
+            candidates = torch.where(change, what[:, None], chosen[:, None])
+            values = choices.values(F.one_hot(candidates, actions).float())
+            if choices.legal is not None:
+                values = values.masked_fill(~choices.legal.flatten(1), torch.inf)
+            before, chosen = chosen, candidates[torch.arange(len(chosen)), values.argmin(dim=-1)]
+            if torch.equal(before, chosen):
+                break
+        return chosen
 
 
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """B moments in which everything but the adversaries' actions is settled.
+class _Choices:
+    """What a critic makes of the adversaries' choices while everything else stays as it is.
 
     Attributes:
-        critic: the team's.
-        read: (B, K, H), what it makes of the adversaries' observations.
-        rest: (B, H), sum of the embeddings of all others.
-        world: (B, H), the states' embeddings.
-        n_agents: N.
+        own: (B, K, A), what the team's policy would have played in their place.
+        legal: (B, K, A) bool, or None.
     """
 
-    critic: Critic
-    read: Tensor
-    rest: Tensor
-    world: Tensor
-    n_agents: int
+    @torch.no_grad()
+    def __init__(self, critic: Critic, at: Situation, phi: Tensor) -> None:
+        self._critic = critic
+        self._n_agents = len(phi)
+        index = phi.nonzero()[:, 0]
+        self.own = at.action[:, index]
+        self.legal = None if at.mask is None else at.mask[:, index] > 0
+        read = critic.read(at.obs, phi.expand(len(at.obs), -1))
+        self._read = read[:, None, index]
+        self._others = critic.embed(read, at.action)[:, None, phi == 0].sum(dim=-2)
+        self._world = critic.embed_state(at.state)[:, None]
 
-    def value(self, own: Tensor) -> Tensor:
-        """Return Q (T, B) of T attempts (T, B, K, A)."""
-        team = (self.rest + self.critic.embed(self.read, own).sum(dim=-2)) / self.n_agents
-        return self.critic.judge(team, self.world)
+    def values(self, action: Tensor) -> Tensor:
+        """Return Q (B, S) of S candidates (B, S, K, A) for the adversaries' actions."""
+        own = self._critic.embed(self._read, action).sum(dim=-2)
+        return self._critic.judge((self._others + own) / self._n_agents, self._world)

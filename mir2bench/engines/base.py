@@ -67,8 +67,11 @@ class Engine(Protocol):
         channels: further rewards and facts of the last step, name -> (B,) float64.
         terminated: (B,) bool, whether the last step ended the episode.
         scripted_teams: name -> "module:Class" of scripted team policies (sanity rows).
+        planted: name of the scripted team with a planted weakness, the unit test of attackers: it plays well, but one
+            adversary can cause a rare event after which it collapses. "", or left out, where a family has none.
         scripted_traitors: name -> "module:Class" of scripted worst behaviors.
-        drawing: "module:function" that renders one world.
+        drawing: "module:function" that renders one world. The module may also offer `draw_trajectories`, see
+            `views.common.DrawTrajectories`.
     """
 
     obs: np.ndarray
@@ -78,6 +81,7 @@ class Engine(Protocol):
     channels: Mapping[str, np.ndarray]
     terminated: np.ndarray
     scripted_teams: ClassVar[Mapping[str, str]]
+    planted: ClassVar[str] = ""
     scripted_traitors: ClassVar[Mapping[str, str]]
     drawing: ClassVar[str]
 

@@ -55,7 +55,9 @@ class RendezvousEngine:
         "idle": "mir2bench.policies:IdlePolicy",
         "random": "mir2bench.policies:RandomPolicy",
         "centroid": "mir2bench.engines.rendezvous_scripted:CentroidTeam",
+        "planted": "mir2bench.engines.rendezvous_scripted:PlantedTeam",
     }
+    planted: ClassVar[str] = "planted"
     scripted_traitors: ClassVar[Mapping[str, str]] = {
         "flee": "mir2bench.engines.rendezvous_scripted:FleeTraitor",
         "dodge": "mir2bench.engines.rendezvous_scripted:DodgeTraitor",

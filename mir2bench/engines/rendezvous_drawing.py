@@ -1,4 +1,7 @@
-"""Pictures of a rendezvous episode: arena, robots with headings, adversaries red, fading trails. Needs no screen."""
+"""Pictures of a rendezvous episode: arena, robots with headings, adversaries red, fading trails. Needs no screen.
+
+Whole trajectories are drawn in the paper's colors instead: defenders orange, adversaries blue.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mir2bench.engines.rendezvous import ARENA_SIZE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from mir2bench.registration import VariantSpec
 
 WIDTH, HEIGHT = 512, 544  # pixels; multiples of 16, which video encoders want
@@ -51,6 +56,40 @@ def draw(history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: 
         _draw_robot(canvas, points[-1, robot], recent[-1, robot, 2], bool(adversarial[robot]))
     _draw_header(canvas, recent[-1, :, :2], len(history) - 1, variant)
     return np.asarray(image.reduce(_SCALE))
+
+
+def draw_trajectories(
+    history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: VariantSpec, axes: Axes
+) -> None:
+    """Draw where every robot went: a line from its start (dot) to its end (star), as in the paper's Fig. 7.
+
+    Args:
+        history: all snapshots {"poses": (N, 3) in cm, cm, rad} of an episode.
+        phi: (N,), nonzero for adversaries.
+        variant: the variant that was played.
+        axes: where to; what the legend needs is labelled, the legend itself is left to the caller.
+    """
+    paths = np.stack([snapshot["poses"][:, :2] for snapshot in history])
+    adversarial = np.asarray(phi) != 0
+    labelled = set()
+    for robot in np.argsort(adversarial, kind="stable"):  # adversaries last, so that a crowd does not hide them
+        color, role = ("#0072B2", "adversary") if adversarial[robot] else ("#E69F00", "defender")
+        x, y = paths[:, robot].T
+        label = None if role in labelled else role
+        labelled.add(role)
+        axes.plot(x, y, color=color, linewidth=1.8 if adversarial[robot] else 1.2, alpha=0.85, label=label)
+        axes.plot(x[0], y[0], "o", color=color, markersize=3.5)
+        axes.plot(x[-1], y[-1], "*", color=color, markersize=13, markeredgecolor="white", markeredgewidth=0.7)
+    from matplotlib.patches import Rectangle  # drawing frames does not need matplotlib
+
+    edge = _MARGIN / 2
+    axes.add_patch(Rectangle((0, 0), ARENA_SIZE, ARENA_SIZE, fill=False, edgecolor="#343a40", linewidth=1.5))
+    axes.set(xlim=(-edge, ARENA_SIZE + edge), ylim=(-edge, ARENA_SIZE + edge), aspect="equal")
+    axes.set(xticks=range(0, int(ARENA_SIZE) + 1, 50), yticks=range(0, int(ARENA_SIZE) + 1, 50))
+    axes.set(xlabel="x (cm)", ylabel="y (cm)")
+    axes.spines[:].set_visible(False)  # the walls are the frame
+    for marker, label in (("o", "start"), ("*", "end")):
+        axes.plot([], [], marker, color="#666666", label=label)
 
 
 def _to_pixels(xy: np.ndarray) -> np.ndarray:

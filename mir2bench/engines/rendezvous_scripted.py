@@ -1,7 +1,8 @@
-"""Scripted rendezvous policies: the team that drives to its centroid, and adversaries that keep it from gathering.
+"""Scripted rendezvous policies: the team that drives to its centroid, a team with a planted weakness, and adversaries
+that keep a team from gathering.
 
-All of them see only the observations that learned policies see, remember nothing, and draw no random numbers. Vectors
-are in the robot's own frame: x forward, y to the left, in cm.
+All of them see only the observations that learned policies see and draw no random numbers; only the planted team
+remembers anything. Vectors are in the robot's own frame: x forward, y to the left, in cm.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ _FAR = 100.0  # cm; any distance beyond a step means full speed
 _BREAKOUT_DISTANCE = 20.0  # cm; a little more than where a chasing centroid team begins to brake
 _WALL_GAP = 0.5  # cm between the circling adversary and the wall it follows
 _CIRCLING_DRIFT = 3.0  # outward part of the circling adversary's direction, per unit of tangential part
+
+# The trigger of the planted weakness. Lengths are shares of N steps at full speed: from there on a centroid team slows
+# down towards a robot that stays away, whatever its size.
+_TOGETHER = 0.2  # all but one robot are nearer than this
+_SHADOW = (0.4, 0.8)  # while one keeps between these distances
+_PATIENCE = 5  # for N + 5 steps; a team approaches a standing robot so slowly that it takes 0.7 N to pass through
+_SCATTER = 10.0  # cm; closer than this a scattering team parts by its ids, beyond it by its places
 
 
 class _ScriptedPolicy:
@@ -58,6 +66,47 @@ class CentroidTeam(_ScriptedPolicy):
 
     def _target(self, obs: np.ndarray) -> np.ndarray:
         return others(obs, self._n_agents).sum(axis=-2) / self._n_agents
+
+
+class PlantedTeam(CentroidTeam):
+    """A centroid team with a planted weakness: one robot can make it fall apart. It is the unit test of attackers.
+
+    When all robots but one have met, and that one then shadows them, near but not with them, for N + 5 steps in a row,
+    the team scatters to the walls until the episode ends. Each robot judges by what it sees itself, and remembers for
+    how many steps it has been shadowed. Nobody else meets the trigger: the team's own latecomers come straight in, a
+    standing robot is reached too soon, and one that runs at full speed stays farther away.
+    """
+
+    def initial_carry(self, batch: int) -> Any:
+        """Return zeros, (B, N): nobody has been shadowed."""
+        return np.zeros((batch, self._n_agents))
+
+    def act(
+        self,
+        obs: np.ndarray,
+        carry: Any,
+        mask: np.ndarray | None = None,
+        *,
+        rng: np.random.Generator,
+        deterministic: bool = True,
+    ) -> tuple[np.ndarray, Any]:
+        """See `mir2bench.policies.Policy.act`."""
+        seen = np.asarray(obs, dtype=np.float64)
+        positions = others(seen, self._n_agents)
+        farther = np.sort(np.linalg.norm(positions, axis=-1) / (self._n_agents * STEP_LENGTH), axis=-1)
+        met = (farther[..., :-1] < _TOGETHER).all(axis=-1)
+        shadowed = met & (farther[..., -1] > _SHADOW[0]) & (farther[..., -1] < _SHADOW[1])
+        scattered = carry >= self._n_agents + _PATIENCE
+        carry = np.where(scattered, carry, np.where(shadowed, carry + 1, 0.0))
+        apart = _FAR * _unit(self._own_direction(seen, positions) * _SCATTER - positions.mean(axis=-2))
+        return drive_to(np.where(scattered[..., None], apart, self._target(seen))), carry
+
+    def _own_direction(self, obs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Return a unit vector that differs for robots on the same spot: from the farthest robot, turned by the id."""
+        farthest = np.linalg.norm(positions, axis=-1).argmax(axis=-1)[..., None, None]
+        ahead = _unit(np.take_along_axis(positions, farthest, axis=-2)[..., 0, :])
+        angle = 2 * np.pi * obs[..., -self._n_agents :].argmax(axis=-1, keepdims=True) / self._n_agents
+        return np.cos(angle) * ahead + np.sin(angle) * _turned_left(ahead)
 
 
 class FleeTraitor(_ScriptedPolicy):

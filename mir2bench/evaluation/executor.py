@@ -7,6 +7,7 @@ workers nor on their order.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import multiprocessing
 import os
 import signal
@@ -106,36 +107,35 @@ def execute(jobs: Sequence[Job], store: Store, *, workers: int, listener: Listen
 
 
 class _Queue:
-    """Which jobs may start."""
+    """Which jobs may start: the first in the plan whose needs are met."""
 
     def __init__(self, jobs: Sequence[Job], store: Store) -> None:
-        self.finished = {job.key for job in jobs if store.is_finished(job.key)}
-        self.waiting = [job for job in jobs if job.key not in self.finished]
         self.failures: dict[str, Failure] = {}
-        self._lost: set[str] = set()
+        waiting = {job.key: job for job in jobs if not store.is_finished(job.key)}
+        self.waiting = list(waiting.values())
+        self._unmet = [{key for key in job.needs.values() if key in waiting} for job in self.waiting]
+        self._needed_by: dict[str, list[int]] = {}
+        for place, needs in enumerate(self._unmet):
+            for key in needs:
+                self._needed_by.setdefault(key, []).append(place)
+        self._ready = [place for place, needs in enumerate(self._unmet) if not needs]  # ascending: a heap already
 
     def take(self) -> Job | None:
         """Return the first job whose needs are met, or None if none may start now."""
-        for job in list(self.waiting):
-            needs = set(job.needs.values())
-            if needs & self._lost:
-                self._lost.add(job.key)
-                self.waiting.remove(job)
-            elif needs <= self.finished:
-                self.waiting.remove(job)
-                return job
-        return None
+        return self.waiting[heapq.heappop(self._ready)] if self._ready else None
 
     def settle(self, job: Job, failure: Failure | None, store: Store, listener: Listener) -> None:
-        """Take note of how a job ended."""
+        """Take note of how a job ended; those that need a failed one never become ready."""
         if failure is None:
-            self.finished.add(job.key)
+            for place in self._needed_by.get(job.key, ()):
+                self._unmet[place].remove(job.key)
+                if not self._unmet[place]:
+                    heapq.heappush(self._ready, place)
             listener.finished(job)
             return
         if failure.storage:
             raise StorageError(failure.message)
         self.failures[job.key] = failure
-        self._lost.add(job.key)
         if failure.trace:
             store.write_failure(job, failure.trace)
         listener.failed(job, failure)

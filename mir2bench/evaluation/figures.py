@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mir2bench.evaluation.protocol import CLEAN
+from mir2bench.evaluation.outcomes import Outcome
+from mir2bench.evaluation.protocol import CLEAN, ROBUST, WORST
 from mir2bench.evaluation.scores import select
-from mir2bench.evaluation.statistics import ROBUST, WORST, Outcome, performance_profile
+from mir2bench.evaluation.statistics import performance_profile
 from mir2bench.registration import VariantSpec
 
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")  # as many as share no factor with the palette
 _GREY = "#666666"
 _STYLE: Any = {
     "font.size": 9.5,
@@ -69,18 +70,20 @@ def draw_all(
             "Aggregates on the normalized scale (floor 0, ceiling 1) with 95% intervals: rliable's stratified "
             "bootstrap (bars) and whole training seeds (lines). Without an interval there are too few runs for one.",
         )
-        figures["profile"] = (
-            profile(outcomes, spec),
-            f"Performance profile of the {_arm(outcomes[0].headline)} arm: the share of runs whose score lies above "
-            "each threshold, with pointwise 95% intervals.",
-        )
+        judged = [outcome for outcome in outcomes if outcome.matrix(outcome.headline).size]
+        if judged:
+            figures["profile"] = (
+                profile(judged, spec),
+                f"Performance profile of the {_arm(judged[0].headline)} arm: the share of runs whose score lies above "
+                "each threshold, with pointwise 95% intervals.",
+            )
         if summary["improvement"]:
             figures["improvement"] = (
                 improvement(summary),
                 "Probability that a run of the first defender beats one of the second, with rliable's 95% intervals "
                 "(bars) and intervals over whole training seeds (lines). If the line holds 1/2, it is a tie.",
             )
-        if any(outcome.phis for outcome in outcomes):
+        if any(outcome.phis and outcome.arms for outcome in outcomes):
             figures["partitions"] = (
                 partitions(outcomes, spec),
                 "Team return under each attacker, by which agents are adversarial: mean over training seeds; bars span "
@@ -93,9 +96,11 @@ def draw_all(
             )
         if len(attack_curves):
             figures["attack-budget"] = (
-                attack_budget(attack_curves, outcomes),
-                "Team return under the learned attacker while it trains: thin lines are single attacks, the bold line "
-                "their mean. A curve that still falls at its end asks for a larger attack budget.",
+                attack_budget(attack_curves, outcomes, summary),
+                "Team return under the strongest policy that each attack has found so far: thin lines are single "
+                "attacks, bold lines their means. These curves are measured on episodes of the attacks' own, the "
+                "horizontal lines on the evaluation episodes: compare shapes, not tenths. A curve that still falls at "
+                "its end asks for a larger attack budget.",
             )
         captions = {}
         short = spec.id.rsplit("/", 1)[-1]
@@ -110,11 +115,13 @@ def draw_all(
 def performance(summary: Mapping[str, Any], spec: VariantSpec) -> Figure:
     """Bars of the cooperative and the robust return of each defender, in the manner of the paper's Fig. 4."""
     defenders = summary["defenders"]
-    arms = [CLEAN, ROBUST] if any(ROBUST in d["arms"] for d in defenders.values()) else [CLEAN]
+    arms = _arms_of(summary)
     figure = Figure(figsize=(max(5.2, 1.5 * len(defenders) + 2.2), 3.8))
     axes = figure.add_subplot()
+    labels: list[tuple[float, float, Any]] = []
     width = 0.8 / len(arms)
     for j, arm in enumerate(arms):
+        label: str | None = _arm(arm)
         for i, entry in enumerate(defenders.values()):
             if arm not in entry["arms"]:
                 continue
@@ -128,17 +135,22 @@ def performance(summary: Mapping[str, Any], spec: VariantSpec) -> Figure:
                 color=_PALETTE[j],
                 edgecolor="white",
                 hatch=("", "//")[j],
-                label=_arm(arm) if i == 0 else None,
+                label=label,
             )
+            label = None
             _whisker(axes, x, values["mean"], values["ci"])
-            top = np.nanmax([values["mean"], values["ci"][1], spec.floor.score])
-            axes.annotate(
-                f"{values['mean']:.1f}", (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8
-            )
+            labels.append((x, np.nanmax([values["mean"], values["ci"][1], spec.floor.score]), values))
     _anchors(axes, spec)
     axes.set_xticks(range(len(defenders)), [_wrap(name) for name in defenders])
     axes.set_xlim(-0.6, len(defenders) - 0.4)
     axes.margins(y=0.12)
+    for x, top, values in labels:
+        part = "" if values["results"] == values["planned"] else f"\n({values['results']}/{values['planned']})"
+        # A number in reach of the floor's or the ceiling's line stands on that line.
+        reach = 0.08 * (axes.get_ylim()[1] - axes.get_ylim()[0])
+        y = max([a.score for a in (spec.floor, spec.ceiling) if top <= a.score < top + reach], default=top)
+        text = f"{values['mean']:.1f}{part}"
+        axes.annotate(text, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel(_RETURN)
     axes.set_title(spec.id.rsplit("/", 1)[-1], fontsize=10)
@@ -154,7 +166,7 @@ def intervals(summary: Mapping[str, Any]) -> Figure:
     rows = [
         (name, arm, entry["arms"][arm]["normalized"])
         for name, entry in summary["defenders"].items()
-        for arm in (CLEAN, ROBUST)
+        for arm in _arms_of(summary)
         if arm in entry["arms"]
     ]
     figure = Figure(figsize=(10.5, 1.1 + 0.36 * len(rows)))
@@ -167,12 +179,12 @@ def intervals(summary: Mapping[str, Any]) -> Figure:
                 panel.barh(y, high - low, 0.55, left=low, color=color, alpha=0.6, linewidth=0)
             panel.plot(values[key]["ci_clustered"], [y, y], color="black", linewidth=1.2)
             panel.plot([value, value], [y - 0.28, y + 0.28], color="black", linewidth=1.8)
-        panel.set_title(f"{title} ({'lower' if key == 'optimality_gap' else 'higher'} is better)", fontsize=8)
+        panel.set_title(f"{title}\n({'lower' if key == 'optimality_gap' else 'higher'} is better)", fontsize=8)
         panel.use_sticky_edges = False
         panel.set_xlabel("normalized score")
         panel.grid(axis="y", visible=False)
         panel.margins(x=0.12)
-    panels[0].set_yticks(range(len(rows)), [f"{name}, {_arm(arm)}" for name, arm, _ in rows])
+    panels[0].set_yticks(range(len(rows)), [f"{name}, {_arm(arm).split(' (')[0]}" for name, arm, _ in rows])
     panels[0].invert_yaxis()
     return figure
 
@@ -219,21 +231,23 @@ def improvement(summary: Mapping[str, Any]) -> Figure:
 
 def partitions(outcomes: Sequence[Outcome], spec: VariantSpec) -> Figure:
     """Attacked returns of each partition and attacker, one panel per defender."""
-    shown = [o for o in outcomes if o.phis]
+    shown = [o for o in outcomes if o.phis and o.arms]
     figure = Figure(figsize=(8.0, 0.8 + 2.3 * len(shown)))
     panels = figure.subplots(len(shown), 1, squeeze=False, sharey=True, sharex=True)[:, 0]
+    trained = {name for outcome in shown for name in outcome.trained}
+    names = sorted(
+        {a for outcome in shown for a in outcome.arms} - {ROBUST, WORST}, key=lambda a: (a not in trained, a)
+    )
     for panel, outcome in zip(panels, shown, strict=True):
-        names = [a for a in outcome.arms if a not in (ROBUST, WORST)]
-        names.sort(key=lambda a: (a not in outcome.trained, a))
         for j, name in enumerate(names):
-            matrix = outcome.matrix(name)
+            grid: Any = outcome.grid(name)  # gaps are left empty
             x = np.arange(len(outcome.phis)) + (j - (len(names) - 1) / 2) * min(0.14, 0.8 / len(names))
-            mean = matrix.mean(axis=0)
-            span = np.vstack([mean - matrix.min(axis=0), matrix.max(axis=0) - mean])
+            mean = grid.mean().to_numpy()
+            span = np.vstack([mean - grid.min().to_numpy(), grid.max().to_numpy() - mean])
             panel.errorbar(
                 x,
                 mean,
-                yerr=span if len(matrix) > 1 else None,
+                yerr=span if len(grid) > 1 else None,
                 fmt=_MARKERS[j % len(_MARKERS)],
                 color=_PALETTE[(j + 1) % len(_PALETTE)],
                 markersize=5,
@@ -252,7 +266,7 @@ def partitions(outcomes: Sequence[Outcome], spec: VariantSpec) -> Figure:
         panel.grid(axis="x", visible=False)
     panels[-1].set_xlabel("adversarial agents (index)")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), fontsize=8.5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), fontsize=8.5)
     return figure
 
 
@@ -278,23 +292,29 @@ def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpe
     return figure
 
 
-def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome]) -> Figure:
-    """Attacked returns during the attackers' training, one panel per defender."""
+def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome], summary: Mapping[str, Any]) -> Figure:
+    """Attacked returns during the attackers' training: a panel for each defender, a color and dash per attacker."""
     names = [o for o in outcomes if (curves["defender"] == o.defender).any()]
+    attackers = sorted(curves["attacker"].unique())
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(max(6.0, 1.2 + 3.4 * columns), 0.6 + 2.8 * rows))
+    figure = Figure(figsize=(max(6.0, 1.2 + 3.4 * columns), 0.9 + 2.8 * rows))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True).ravel()
     for panel, outcome in zip(panels, names, strict=False):
         of_defender = select(curves, defender=outcome.defender)
-        for _, line in of_defender.groupby(["seed", "phi", "attacker", "restart"]):
-            panel.plot(line["steps"], line["value"], color=_PALETTE[1], linewidth=0.7, alpha=0.45)
-        mean = of_defender.groupby("steps")["value"].mean()
-        panel.plot(mean.index, mean.to_numpy(), color=_PALETTE[1], linewidth=2.2, label="mean over attacks")
+        for i, attacker in enumerate(attackers):
+            color, lines = _PALETTE[(1, 3, 4, 5)[i % 4]], select(of_defender, attacker=attacker)
+            for _, line in lines.groupby(["seed", "phi", "restart"]):
+                panel.plot(line["steps"], line["value"], color=color, linestyle=_dash(i), linewidth=0.6, alpha=0.3)
+            mean = lines.groupby("steps")["value"].mean()
+            panel.plot(
+                mean.index, mean.to_numpy(), color=color, linestyle=_dash(i), linewidth=2.2, label=f"{attacker}, mean"
+            )
         panel.axhline(
             outcome.matrix(CLEAN).mean(), color=_PALETTE[0], linestyle="--", linewidth=1.2, label="no adversary"
         )
         others = [a for a in outcome.arms if a not in (ROBUST, WORST, *outcome.trained)]
+        others = [a for a in others if outcome.matrix(a).size]
         if others:
             strongest = min(others, key=lambda a: outcome.matrix(a).mean())
             panel.axhline(
@@ -302,16 +322,19 @@ def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome]) -> Figure:
                 color=_PALETTE[2],
                 linestyle=":",
                 linewidth=1.6,
-                label=f"strongest untrained ({strongest})" if len(names) == 1 else "strongest untrained",
+                label=f"strongest other ({strongest})" if len(names) == 1 else "strongest other attacker",
             )
-        panel.set_title(outcome.defender, fontsize=9.5)
+        budgets = summary["defenders"][outcome.defender].get("attack_budget", {})
+        falling = [attacker for attacker, values in budgets.items() if values["falling"]]
+        panel.set_title(outcome.defender + (f"\nstill falls: {', '.join(falling)}" if falling else ""), fontsize=9.5)
         _steps_axis(panel, "environment steps of the attack")
-    for panel in panels[len(names) :]:
+    for place, panel in enumerate(panels[len(names) :], len(names)):
         panel.set_axis_off()
+        panels[place - columns].tick_params(labelbottom=True)  # the lowest of its column now
     for row in range(rows):
-        panels[row * columns].set_ylabel("attacked team return\nper episode")
+        panels[row * columns].set_ylabel("attacked team return,\nattack's own episodes")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8.5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 if columns == 1 else 4, fontsize=8.5)
     return figure
 
 
@@ -321,11 +344,21 @@ def phi_label(phi: str) -> str:
 
 
 def _arm(name: str) -> str:
-    return {CLEAN: "cooperative (no adversary)", ROBUST: "robust (learned adversary)", WORST: "worst attacker"}[name]
+    return {
+        CLEAN: "cooperative (no adversary)",
+        ROBUST: "robust (learned adversary)",
+        WORST: "robust (worst attacker of the suite)",
+    }[name]
+
+
+def _arms_of(summary: Mapping[str, Any]) -> list[str]:
+    """Return the arms that figures compare: the clean one and the headline's."""
+    return list(dict.fromkeys([CLEAN, *(entry["headline"] for entry in summary["defenders"].values())]))
 
 
 def _dash(i: int) -> Any:
-    return ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))[i % 7]
+    dashes = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+    return dashes[i % len(dashes)]  # one more than there are colors, so that no pair comes twice
 
 
 def _wrap(name: str) -> str:

@@ -59,14 +59,19 @@ def plain(value: Any) -> Any:
     return value
 
 
-def write_json(path: Path, data: Any, *, indent: int | None = 2) -> None:
-    """Write plain data as JSON, whole or not at all."""
+def write_json(path: Path, data: Any, *, indent: int | None = 2, sync: bool = True) -> None:
+    """Write plain data as JSON, whole or not at all; see `replace_file`."""
     text = json.dumps(plain(data), indent=indent, allow_nan=False) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), sync=sync)
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(path: Path, write: Callable[[Path], Any], *, sync: bool = True) -> None:
     """Let `write` fill a temporary sibling, then put it in the place of `path`.
+
+    Args:
+        path: the file.
+        write: gets the temporary path.
+        sync: whether to wait until it is on the disk; needless in a folder that `settle_folder` takes care of.
 
     Raises:
         StorageError: the disk is full, read-only or broken; `path` is as it was then.
@@ -75,21 +80,28 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     with storing(path):
         try:
             write(temporary)
-            _sync(temporary)
+            if sync:
+                _sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            if sync:
+                _sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def settle_folder(temporary: Path, final: Path) -> None:
-    """Put everything in `temporary` on the disk, then rename it to `final`, which must not exist or be empty."""
-    for path in sorted(temporary.rglob("*")):
-        _sync(path)
-    _sync(temporary)
+def settle_folder(temporary: Path, final: Path, *, sync: bool = True) -> None:
+    """Put everything in `temporary` on the disk, then rename it to `final`, which must not exist or be empty.
+
+    Without `sync` the disk may lag behind: a crash of the machine (not of the process) may leave damaged files.
+    """
+    if sync:
+        for path in sorted(temporary.rglob("*")):
+            _sync(path)
+        _sync(temporary)
     os.rename(temporary, final)
-    _sync(final.parent)
+    if sync:
+        _sync(final.parent)
 
 
 def replace_folder(temporary: Path, final: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import mir2bench
 from mir2bench.attackers import make_attacker
 from mir2bench.evaluation.contenders import Contender, scripted_class
-from mir2bench.evaluation.protocol import CLEAN, Budget, Protocol, attack_seed, evaluation_seeds
+from mir2bench.evaluation.protocol import CLEAN, Budget, Protocol, attack_seed, evaluation_seeds, transferred
 from mir2bench.partition import Partition
 from mir2bench.registration import VariantSpec
 
@@ -77,72 +77,138 @@ def plan(
     """
     jobs: list[Job] = []
     for variant in variants:
-        for contender in contenders:
-            for index in range(len(contender.seeds)):
-                jobs += _seed_jobs(protocol, budget, variant, contender, index)
+        phis = protocol.partitions(variant, budget)
+        configs = {name: attacker_config(name, variant) for name in protocol.configurable} if phis else {}
+        fixed = protocol.untrained(variant) if phis else ()
+        teams = [[_Team(variant, budget, c, index) for index in range(len(c.seeds))] for c in contenders]
+        for team in (team for seeds in teams for team in seeds):
+            jobs += [team.training] if team.training else []
+            jobs.append(team.play(CLEAN, Partition.of(variant.n_agents)))
+            for phi in phis:
+                for attack in (team.attack(n, configs[n], phi, r) for n in protocol.trained for r in team.restarts):
+                    jobs += [attack, team.play(attack.params["attacker"], phi, attack)]
+                jobs += [team.play(name, phi) for name in fixed]
+                jobs += [team.play(name, phi, config=configs[name]) for name in protocol.white_box]
+        if protocol.transfer:
+            jobs += _transfers(teams, phis)
     return sorted(jobs, key=lambda job: KINDS.index(job.kind))
 
 
-def _seed_jobs(protocol: Protocol, budget: Budget, variant: VariantSpec, contender: Contender, index: int) -> list[Job]:
-    """Return the jobs of one defender seed on one variant."""
-    seed = contender.seeds[index]
-    where = f"{variant.id.rsplit('/', 1)[-1]}/{contender.name}-seed{seed}"
-    jobs: list[Job] = []
-    needs: dict[str, str] = {}
-    paths: dict[str, str] = {}
-    if contender.kind == "trained":
-        params = {
-            "algorithm": contender.algorithm,
-            "config": dict(contender.config),
-            "seed": seed,
-            "steps": budget.train_steps,
-        }
-        train = Job("train", contender.name, seed, f"{where}/train", variant, params, steps=budget.train_steps)
-        jobs.append(train)
-        needs = {"victim": train.key}
-        victim: dict[str, Any] = {"kind": "job"}
-    elif contender.kind == "scripted":
-        team = contender.algorithm
-        victim = {"kind": "scripted", "team": team, "class": scripted_class(variant, team)}
-    else:
-        victim = {"kind": "bundle", "sha256": contender.hashes[index]}
-        paths = {"victim": contender.bundles[index]}
+def _transfers(teams: Sequence[Sequence[_Team]], phis: Sequence[Partition]) -> list[Job]:
+    """Return the roll-outs of each team against the attackers of all other contenders.
 
-    def attack(name: str, phi: Partition, restart: int) -> Job:
+    Of each contender, the attackers of the same seed index; one with fewer seeds starts again from its first.
+    """
+    jobs = []
+    for seeds in teams:
+        sources = [others for others in teams if others is not seeds]
+        for index, team in enumerate(seeds):
+            for source in (others[index % len(others)] for others in sources):
+                for attack in (attack for phi in phis for attack in source.attacks[phi]):
+                    name = transferred(source.contender.name, attack.params["attacker"])
+                    jobs.append(team.play(name, phi_of(attack.params["phi"]), attack))
+    return jobs
+
+
+class _Team:
+    """One seed of a contender on one variant, and the jobs that need it.
+
+    Attributes:
+        training: the job that trains it, or None if it exists already.
+        attacks: phi -> the attacks planned so far.
+        restarts: numbers of the attacks on each cell.
+    """
+
+    def __init__(self, variant: VariantSpec, budget: Budget, contender: Contender, index: int) -> None:
+        self.variant, self.budget, self.contender = variant, budget, contender
+        self.seed = contender.seeds[index]
+        self.restarts = range(budget.attack_restarts)
+        self.attacks: dict[Partition, list[Job]] = {}
+        self.training: Job | None = None
+        self._where = f"{variant.id.rsplit('/', 1)[-1]}/{contender.name}-seed{self.seed}"
+        self._needs: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._victim: dict[str, Any]
+        if contender.kind == "trained":
+            params = {
+                "algorithm": contender.algorithm,
+                "config": dict(contender.config),
+                "seed": self.seed,
+                "steps": budget.train_steps,
+            }
+            self.training = self._job("train", "train", params, budget.train_steps)
+            self._needs = {"victim": self.training.key}
+            self._victim = {"kind": "job"}
+        elif contender.kind == "scripted":
+            team = contender.algorithm
+            self._victim = {"kind": "scripted", "team": team, "class": scripted_class(variant, team)}
+        else:
+            self._victim = {"kind": "bundle", "sha256": contender.hashes[index]}
+            self._paths = {"victim": contender.bundles[index]}
+
+    def attack(self, name: str, config: Mapping[str, Any], phi: Partition, restart: int) -> Job:
+        """Return the job that trains an attacker."""
         params = {
-            "victim": victim,
+            "victim": self._victim,
             "phi": phi_text(phi),
             "attacker": name,
-            "config": attacker_config(name, variant),
-            "seed": attack_seed(seed, restart),
-            "steps": budget.attack_steps,
+            "config": config,
+            "seed": attack_seed(self.seed, restart),
+            "steps": self.budget.attack_steps,
         }
-        label = f"{where}/{name}-phi{phi.label}-restart{restart}"
-        return Job("attack", contender.name, seed, label, variant, params, needs, paths, restart, budget.attack_steps)
+        label = f"{name}-phi{phi.label}-restart{restart}"
+        job = self._job("attack", label, params, self.budget.attack_steps, restart=restart)
+        self.attacks.setdefault(phi, []).append(job)
+        return job
 
-    def play(name: str, phi: Partition, trained: Job | None = None, restart: int = 0) -> Job:
+    def play(
+        self, name: str, phi: Partition, trained: Job | None = None, config: Mapping[str, Any] | None = None
+    ) -> Job:
+        """Return the job that plays a cell.
+
+        Args:
+            name: the attacker's name in scores.
+            phi: the partition.
+            trained: the job that trains the attacker.
+            config: the resolved configuration of an attacker that needs no training, if it has one.
+        """
         params = {
-            "victim": victim,
+            "victim": self._victim,
             "phi": phi_text(phi),
             "attacker": name,
             "adversary": "none" if name == CLEAN else "job" if trained else "untrained",
-            "episodes": budget.episodes,
+            "episodes": self.budget.episodes,
             "first_seed": evaluation_seeds(1)[0],
             "attacker_seed": trained.params["seed"] if trained else None,
         }
-        upstream = {**needs, "adversary": trained.key} if trained else needs
-        label = f"{where}/play-{name}-phi{phi.label}-restart{restart}"
-        steps = budget.episodes * variant.horizon
-        return Job("rollout", contender.name, seed, label, variant, params, upstream, paths, restart, steps)
+        if config is not None:
+            params["config"] = config
+        restart = trained.restart if trained else 0
+        needs = {"adversary": trained.key} if trained else {}
+        label = f"play-{name}-phi{phi.label}-restart{restart}"
+        return self._job("rollout", label, params, self.budget.episodes * self.variant.horizon, needs, restart)
 
-    jobs.append(play(CLEAN, Partition.of(variant.n_agents)))
-    for phi in protocol.partitions(variant, budget):
-        for name in protocol.trained:
-            for restart in range(budget.attack_restarts):
-                trained = attack(name, phi, restart)
-                jobs += [trained, play(name, phi, trained, restart)]
-        jobs += [play(name, phi) for name in protocol.untrained(variant)]
-    return jobs
+    def _job(
+        self,
+        kind: str,
+        label: str,
+        params: Mapping[str, Any],
+        steps: int,
+        needs: Mapping[str, str] | None = None,
+        restart: int = 0,
+    ) -> Job:
+        return Job(
+            kind,
+            self.contender.name,
+            self.seed,
+            f"{self._where}/{label}",
+            self.variant,
+            params,
+            {**self._needs, **(needs or {})},
+            self._paths,
+            restart,
+            steps,
+        )
 
 
 def attacker_config(name: str, variant: VariantSpec) -> dict[str, Any]:

@@ -32,32 +32,34 @@ class Clock:
         self._now = now
         self._workers = workers
         self._begun = now()
-        self._left = {job.key: job for job in jobs}
-        self._running: dict[str, tuple[float, int]] = {}  # key -> (start, steps so far)
+        self._running: dict[str, tuple[Job, float, int]] = {}  # key -> (job, start, steps so far)
         self._spent: dict[str, float] = {}  # kind -> worker-seconds in finished jobs
         self._done: dict[str, int] = {}  # kind -> steps in finished jobs
-        self.total = sum(job.steps for job in jobs)
+        self._left: dict[str, int] = {}  # kind -> steps in all other jobs
+        for job in jobs:
+            self._left[job.kind] = self._left.get(job.kind, 0) + job.steps
+        self.total = sum(self._left.values())
 
     def started(self, job: Job) -> None:
         """A job began."""
-        self._running[job.key] = (self._now(), 0)
+        self._running[job.key] = (job, self._now(), 0)
 
     def progress(self, job: Job, steps: int) -> None:
         """A job has done so many of its steps."""
-        start, _ = self._running[job.key]
-        self._running[job.key] = (start, min(steps, job.steps))
+        _, start, _ = self._running[job.key]
+        self._running[job.key] = (job, start, min(steps, job.steps))
 
     def ended(self, job: Job) -> None:
         """A job is finished, or failed."""
-        start, _ = self._running.pop(job.key)
-        self._left.pop(job.key)
+        _, start, _ = self._running.pop(job.key)
+        self._left[job.kind] -= job.steps
         self._spent[job.kind] = self._spent.get(job.kind, 0.0) + self._now() - start
         self._done[job.kind] = self._done.get(job.kind, 0) + job.steps
 
     @property
     def completed(self) -> int:
         """Steps done."""
-        return sum(self._done.values()) + sum(steps for _, steps in self._running.values())
+        return sum(self._done.values()) + sum(steps for *_, steps in self._running.values())
 
     @property
     def rate(self) -> float:
@@ -67,24 +69,17 @@ class Clock:
     @property
     def seconds_left(self) -> float | None:
         """Estimated seconds to the end; None while nothing is measured."""
-        spent, done = dict(self._spent), dict(self._done)
-        left: dict[str, int] = {}
-        longest = 0.0
-        for key, job in self._left.items():
-            steps = 0
-            if key in self._running:
-                start, steps = self._running[key]
-                spent[job.kind] = spent.get(job.kind, 0.0) + self._now() - start
-                done[job.kind] = done.get(job.kind, 0) + steps
-            left[job.kind] = left.get(job.kind, 0) + job.steps - steps
+        spent, done, left = dict(self._spent), dict(self._done), dict(self._left)
+        for job, start, steps in self._running.values():
+            spent[job.kind] = spent.get(job.kind, 0.0) + self._now() - start
+            done[job.kind] = done.get(job.kind, 0) + steps
+            left[job.kind] -= steps
         if not sum(done.values()):
             return None
         overall = sum(spent.values()) / sum(done.values())
         # Defenders are trained first, and their steps are by far the dearest: an attacker's cost about a tenth.
         pace = {kind: spent[kind] / done[kind] if done.get(kind) else overall / 10 for kind in left}
-        for key, (_, steps) in self._running.items():
-            job = self._left[key]
-            longest = max(longest, (job.steps - steps) * pace[job.kind])
+        longest = max(((job.steps - steps) * pace[job.kind] for job, _, steps in self._running.values()), default=0.0)
         return max(longest, sum(left[kind] * pace[kind] for kind in left) / self._workers)
 
 

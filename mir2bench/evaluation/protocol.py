@@ -4,6 +4,10 @@ Protocol `paper-v1` is the paper's: every defender is trained with S seeds; with
 attacked in turn, with several 5 sampled partitions are; the attacker is learned, zero-sum, against the frozen team.
 Untrained attackers (random, idle, the family's scripted traitors) are played beside it as sanity columns, and a clean
 control arm (phi = 0) on the same evaluation seeds.
+
+Protocol `suite-v1` attacks the same cells with a whole suite: also greedy against the team's own critic where it ships
+one, PPO of Stable-Baselines3, and the attackers that were trained against the study's other defenders. What counts is
+the worst over the suite in each cell.
 """
 
 from __future__ import annotations
@@ -20,6 +24,10 @@ from mir2bench.registration import VariantSpec
 
 CLEAN = "none"
 """Name of the attacker in the clean control arm."""
+ROBUST, WORST = "robust", "worst"
+"""Arms: in each cell the strongest of the attackers trained against this very team, and the strongest of all."""
+TRANSFER = "transfer"
+"""Arm of the attackers that were trained against other defenders; their own names begin with it, see `transferred`."""
 
 _EVALUATION_SEED = 2_000_000_000_000  # above every 32-bit number, so that no training seed can meet it
 _VALIDATION_SEED = 1_000_000_000_000
@@ -52,8 +60,8 @@ class Budget:
     board: bool
 
     def __post_init__(self) -> None:
-        for field in ("train_steps", "attack_steps", "attack_restarts", "defender_seeds", "episodes"):
-            if getattr(self, field) < 1:
+        for field in ("train_steps", "attack_steps", "attack_restarts", "defender_seeds", "episodes", "partitions"):
+            if getattr(self, field) is not None and getattr(self, field) < 1:
                 raise ConfigError(f"budget `{self.name}`: {field} must be 1 or more, but it is {getattr(self, field)}.")
         if not self.defender_seeds < _ATTACK_SEED_STEP:
             raise ConfigError(
@@ -93,11 +101,30 @@ class Protocol:
         name: what `--protocol` calls it.
         trained: attackers that are trained for each cell.
         sampled_partitions: how many partitions are sampled where there is more than one adversary.
+        white_box: attackers that need no training but look into the team; a team that lacks what they need is not
+            played by them.
+        transfer: whether the attackers trained against the other defenders of a study are played too.
+        headline: the arm that robustness is judged by, "robust" or "worst".
     """
 
     name: str
     trained: tuple[str, ...]
     sampled_partitions: int
+    white_box: tuple[str, ...] = ()
+    transfer: bool = False
+    headline: str = ROBUST
+
+    def __post_init__(self) -> None:
+        if self.headline not in (ROBUST, WORST) or (self.headline == ROBUST and not self.trained):
+            raise ConfigError(
+                f"protocol `{self.name}`: the headline must be `{WORST}`, or `{ROBUST}` if attackers are trained, but "
+                f"it is `{self.headline}` with {len(self.trained)} of them."
+            )
+
+    @property
+    def configurable(self) -> tuple[str, ...]:
+        """The attackers that may have a configuration."""
+        return (*self.trained, *self.white_box)
 
     def partitions(self, variant: VariantSpec, budget: Budget) -> list[Partition]:
         """Return the partitions to attack, in lexicographic order; the same for every defender and seed.
@@ -115,15 +142,28 @@ class Protocol:
         return chosen[: budget.partitions]
 
     def untrained(self, variant: VariantSpec) -> tuple[str, ...]:
-        """Return the attackers that need no training: random, idle and the family's scripted traitors."""
+        """Return the attackers that need no training and ignore the team: random, idle, the family's traitors."""
         return tuple(fixed_attackers(variant))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the protocol as plain data."""
-        return {**asdict(self), "trained": list(self.trained)}
+        return {**asdict(self), "trained": list(self.trained), "white_box": list(self.white_box)}
 
 
-PROTOCOLS = {"paper-v1": Protocol("paper-v1", trained=("learned",), sampled_partitions=5)}
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("paper-v1", trained=("learned",), sampled_partitions=5),
+        Protocol(
+            "suite-v1",
+            trained=("learned", "sb3-ppo"),
+            sampled_partitions=5,
+            white_box=("greedy",),
+            transfer=True,
+            headline=WORST,
+        ),
+    )
+}
 
 
 def get_protocol(name: str) -> Protocol:
@@ -150,3 +190,13 @@ def validation_seeds(episodes: int) -> list[int]:
 def attack_seed(defender_seed: int, restart: int) -> int:
     """Return the seed of an attacker: one per defender seed and restart, the same for every partition."""
     return _ATTACK_SEED_STEP * (restart + 1) + defender_seed
+
+
+def transferred(defender: str, attacker: str) -> str:
+    """Return the name in scores of an attacker that was trained against another defender: "transfer:maddpg/learned"."""
+    return f"{TRANSFER}:{defender}/{attacker}"
+
+
+def is_transferred(attacker: str) -> bool:
+    """Whether an attacker of that name was trained against another defender."""
+    return attacker.startswith(f"{TRANSFER}:")

@@ -1,10 +1,9 @@
-"""The report: tables in the terminal, figures, and one self-contained HTML page."""
+"""The report: figures, and one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,135 +12,13 @@ from string import Template
 from typing import Any
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape as escape_markup
-from rich.table import Table
 
 from mir2bench.evaluation.figures import draw_all, phi_label
 from mir2bench.evaluation.files import replace_folder, storing
-from mir2bench.evaluation.protocol import CLEAN
+from mir2bench.evaluation.outcomes import Outcome
 from mir2bench.evaluation.scores import select
-from mir2bench.evaluation.statistics import ROBUST, WORST, Outcome
+from mir2bench.evaluation.tables import attacker_rows, budget_rows, main_rows, notes, number, shortfall
 from mir2bench.registration import VariantSpec
-
-_TITLES = {CLEAN: "clean", ROBUST: "robust (learned)", WORST: "worst attacker"}
-
-
-def number(value: float | None, digits: int | None = None) -> str:
-    """Return a number for a table, with about four significant digits by default; "n/a" if it cannot be known."""
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    return f"{value:.{_digits(value) if digits is None else digits}f}"
-
-
-def interval(bounds: Sequence[float | None], digits: int | None = None) -> str:
-    """Return "[low, high]", with about three significant digits by default, or "" if there is no interval."""
-    low, high = bounds
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    digits = max(0, _digits(max(abs(low), abs(high))) - 1) if digits is None else digits
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _digits(value: float) -> int:
-    return 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
-
-
-def main_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[tuple[str, str]]]]:
-    """Return header and rows of one variant's main table; a cell is (value, interval)."""
-    attacked = any(WORST in entry["arms"] for entry in result["defenders"].values())
-    header = ["defender", "clean"]
-    if attacked:
-        header += ["robust (learned)", "worst attacker", "change by attack"]
-    header += ["normalized IQM"]
-    rows = []
-    for name, entry in result["defenders"].items():
-        arms = entry["arms"]
-        row = [(name, f"{len(entry['seeds'])} seed{'s' * (len(entry['seeds']) > 1)}")]
-        row += [_mean(arms.get(arm)) for arm in ([CLEAN, ROBUST, WORST] if attacked else [CLEAN])]
-        headline = arms[entry["headline"]]
-        if attacked:
-            row.append(_mean(headline.get("difference")))
-        iqm = headline["normalized"]["iqm"]
-        rows.append([*row, (number(iqm["value"], 3), interval(iqm["ci_clustered"], 3))])
-    return header, rows
-
-
-def attacker_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[tuple[str, str]]]]:
-    """Return header and rows of the mean return under each single attacker; no header without attackers."""
-    arms = dict.fromkeys(a for e in result["defenders"].values() for a in e["arms"])
-    names = [a for a in arms if a not in (CLEAN, ROBUST, WORST)]
-    if not names:
-        return [], []
-    rows = [[(name, ""), *(_mean(entry["arms"].get(a)) for a in names)] for name, entry in result["defenders"].items()]
-    return ["defender", *names], rows
-
-
-def _mean(values: Mapping[str, Any] | None) -> tuple[str, str]:
-    return ("n/a", "") if values is None else (number(values["mean"]), interval(values["ci"]))
-
-
-def notes(summary: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Return what a reader must know beside the numbers, as sentences."""
-    found = []
-    scripted = {c["name"] for c in summary["study"]["contenders"] if c["kind"] == "scripted"}
-    for name, entry in result["defenders"].items():
-        if len(entry["seeds"]) == 1 and name not in scripted:
-            basis = {arm: values["ci_over"] for arm, values in entry["arms"].items()}
-            spoken = f"clean over {basis[CLEAN]}"
-            if WORST in basis:
-                spoken += f", attacked over {basis[WORST]}"
-            found.append(
-                f"{name}: a single training seed, so its intervals ({spoken}) say nothing about another training run."
-            )
-        weak = entry["weak_attacks"]
-        if weak:
-            gap = max(w["robust"] - w["return"] for w in weak)
-            by = ", ".join(sorted({w["attacker"] for w in weak}))
-            cells = len(entry["seeds"]) * len(entry["partitions"])
-            found.append(
-                f"{name}: the learned attacker is weaker than an untrained one ({by}) in {len(weak)} of {cells} cells, "
-                f"by up to {gap:.2f}: read the worst attacker, and raise the attack budget."
-            )
-    for pair in result["improvement"]:
-        verdict = {"tie": "a tie", "difference": "a difference"}.get(pair["verdict"], "too few seeds to tell")
-        bounds = interval(pair["ci_clustered"], 2) or "(no interval)"
-        found.append(
-            f"P({pair['x']} > {pair['y']}) = {pair['probability']:.2f} {bounds}, over {pair['ci_over']}: {verdict}."
-        )
-    return found
-
-
-def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print the tables and notes of every variant."""
-    for result in summary["results"]:
-        console.print()
-        header, rows = main_rows(result)
-        _print_table(console, f"{result['variant']}: mean team return with 95% intervals", header, rows)
-        header, rows = attacker_rows(result)
-        if header:
-            means = [[(value, "") for value, _ in row] for row in rows]
-            _print_table(console, "Mean team return under each attacker", header, means)
-        console.print(
-            f"floor {number(result['floor'])} (score 0), ceiling {number(result['ceiling'])} (score 1)", style="dim"
-        )
-        for note in notes(summary, result):
-            console.print(f"* {note}", highlight=False)
-    if not summary["board"]:
-        console.print(f"\nNot for the leaderboard: {summary['board_reason']}.", style="yellow", highlight=False)
-
-
-def _print_table(
-    console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]
-) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for i, column in enumerate(header):
-        table.add_column(escape_markup(column), justify="left" if i == 0 else "right")
-    for row in rows:
-        cells = [escape_markup(value) + (f"\n[dim]{escape_markup(low)}[/dim]" if low else "") for value, low in row]
-        table.add_row(*cells)
-    console.print(table)
 
 
 def write_report(
@@ -205,7 +82,7 @@ def _section(
         f"ceiling {number(variant.ceiling.score)} ({escape(variant.ceiling.origin)}).</p>",
         _html_table(*main_rows(result)),
     ]
-    listed = notes(summary, result)
+    listed = notes(result)
     if listed:
         parts.append("<ul class='notes'>" + "".join(f"<li>{escape(note)}</li>" for note in listed) + "</ul>")
     header, rows = attacker_rows(result)
@@ -218,6 +95,12 @@ def _section(
             f"<figcaption>{escape(caption)} <a href='figures/{stem}.png'>PNG</a> <a href='figures/{stem}.svg'>SVG</a>"
             "</figcaption></figure>"
         )
+    header, rows = budget_rows(result)
+    if header:
+        parts.append(
+            "<details><summary>Do the attacks still gain at the end of their budgets?</summary>"
+            f"{_html_table(header, rows)}</details>"
+        )
     weak = [
         [(name, ""), (str(w["defender_seed"]), ""), (phi_label(w["phi"]), ""), (number(w["robust"]), "")]
         + [(w["attacker"], ""), (number(w["return"]), "")]
@@ -225,12 +108,31 @@ def _section(
         for w in entry["weak_attacks"]
     ]
     if weak:
-        columns = ["defender", "seed", "adversaries", "learned", "stronger untrained attacker", "its return"]
+        columns = ["defender", "seed", "adversaries", "strongest trained", "stronger attacker", "its return"]
         parts.append(
-            "<details><summary>Cells in which the learned attacker was beaten</summary>"
+            "<details><summary>Cells in which another attacker beat those trained against the team</summary>"
             f"{_html_table(columns, weak)}</details>"
         )
     return "\n".join(parts)
+
+
+def _gaps(summary: Mapping[str, Any]) -> str:
+    """Return the banner and the lists of what is missing in an incomplete study."""
+    line = shortfall(summary)
+    if not line:
+        return ""
+    failed = [[(f["label"], ""), (f["message"], ""), (f["traceback"] or "none", "")] for f in summary["failures"]]
+    cells: dict[tuple[str, ...], list[str]] = {}
+    for m in summary["missing"]:
+        cell = (m["variant"], m["defender"], str(m["defender_seed"]), m["attacker"])
+        cells.setdefault(cell, []).append(phi_label(m["phi"]) or "none")
+    missing = [[(value, "") for value in (*cell, ", ".join(dict.fromkeys(phis)))] for cell, phis in cells.items()]
+    return (
+        f"<p class='banner'>Incomplete: {escape(line)}</p><details><summary>What failed, and what is missing</summary>"
+        + _html_table(["job", "what happened", "traceback"], failed)
+        + _html_table(["variant", "defender", "seed", "attacker", "adversaries"], missing)
+        + "</details>"
+    )
 
 
 def _html_table(header: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> str:
@@ -265,7 +167,7 @@ def _page(summary: Mapping[str, Any], sections: Sequence[str]) -> str:
             f"Protocol {protocol['name']}, budget {budget['name']}: {budget['train_steps']:,} training steps, "
             f"{budget['attack_steps']:,} attack steps, {budget['episodes']} episodes per cell."
         ),
-        banner=banner,
+        banner=_gaps(summary) + banner,
         sections="\n".join(sections),
         command=escape(summary["command"] or "(started from Python)"),
         version=escape(str(summary["versions"]["mir2bench"])),
@@ -313,8 +215,14 @@ $sections
 <ul>
 <li><b>Return</b>: undiscounted sum of the team's raw reward over an episode; higher is better. All arms play the same
 evaluation seeds, greedy on both sides; every team is the last policy of its training, never the best.</li>
-<li><b>clean</b>: nobody is adversarial. <b>robust (learned)</b>: in each cell (training seed and partition) the
-strongest of the trained attackers. <b>worst attacker</b>: the strongest of all attackers in each cell.</li>
+<li><b>clean</b>: nobody is adversarial. <b>robust (learned)</b> or <b>strongest trained</b>: in each cell (training
+seed and partition) the strongest of the attackers trained against this very team. <b>worst attacker</b>: the strongest
+of all attackers in each cell. <b>transfer</b>: the strongest of those trained against the study's other defenders.
+Protocol paper-v1 judges by the first, suite-v1 by the worst attacker.</li>
+<li><b>n/a</b>: no number, since the attacker cannot play against that team, or since jobs failed; the notes say which.
+<b>(30/50)</b> behind a number: it is over 30 of 50 planned cells, since jobs failed.</li>
+<li>An attack <b>still falls</b> if the team's return under it, on the attack's own episodes, sinks within the last
+quarter of its budget by more than 1% of the score range and more than two standard errors, on average over cells.</li>
 <li><b>Intervals of returns</b> are 95% bootstrap intervals over whole training seeds, since all partitions of a seed
 share one team; <code>ci_independent</code> in summary.json is Student's interval over all results as if they were
 independent, as in the paper. <b>Normalized</b> aggregates and their stratified-bootstrap intervals are rliable's, with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pandas as pd
 import mir2bench
 from mir2bench.errors import StudyError
 from mir2bench.evaluation.jobs import Job
-from mir2bench.evaluation.store import Store
+from mir2bench.evaluation.store import NOT_APPLICABLE, RESULT, Store
 
 COLUMNS = {
     "variant": "string",
@@ -33,39 +33,65 @@ _PACKAGES = ("numpy", "numba", "torch", "gymnasium", "scipy", "pandas", "rliable
 
 
 def collect_scores(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
-    """Return the table of all episodes, in an order that depends on the study alone.
+    """Return the table of all episodes played so far, in an order that depends on the study alone.
 
     Columns: see `COLUMNS`.
 
     Raises:
-        StudyError: a job's result is missing or damaged.
+        StudyError: a job's result is damaged.
     """
-    parts = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    for job, episodes in _played(jobs, store):
+        if episodes is None or NOT_APPLICABLE in episodes:
+            continue
+        p, count = job.params, len(episodes["return"])
+        cell = {
+            "variant": job.variant.id,
+            "defender": job.defender,
+            "defender_seed": job.defender_seed,
+            "attacker": p["attacker"],
+            "attacker_seed": pd.NA if p["attacker_seed"] is None else p["attacker_seed"],
+            "phi": p["phi"],
+        }
+        for name, value in cell.items():
+            columns[name] += [value] * count
+        columns["episode"] += range(count)
+        columns["return"] += episodes["return"]
+        columns["length"] += episodes["length"]
+        columns["won"] += [pd.NA] * count if episodes["won"] is None else episodes["won"]
+    keys = ["variant", "defender", "defender_seed", "phi", "attacker", "attacker_seed", "episode"]
+    return pd.DataFrame(columns).astype(COLUMNS).sort_values(keys, kind="stable", ignore_index=True)
+
+
+def collect_cells(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
+    """Return what became of each cell that was planned: one row per roll-out.
+
+    Columns: variant, defender, defender_seed, attacker, phi, state ("done", "missing", or "not applicable" where the
+    attacker cannot play against that team) and reason (of the last).
+
+    Raises:
+        StudyError: a job's result is damaged.
+    """
+    rows = []
+    for job, episodes in _played(jobs, store):
+        reason = (episodes or {}).get(NOT_APPLICABLE, "")
+        state = "missing" if episodes is None else "not applicable" if reason else "done"
+        p = job.params
+        rows.append((job.variant.id, job.defender, job.defender_seed, p["attacker"], p["phi"], state, reason))
+    columns = ("variant", "defender", "defender_seed", "attacker", "phi", "state", "reason")
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _played(jobs: Iterable[Job], store: Store) -> Iterator[tuple[Job, dict[str, Any] | None]]:
+    """Yield each roll-out with its result, or None if it is not finished."""
     for job in jobs:
         if job.kind != "rollout":
             continue
-        episodes = store.read(job.key, "episodes.json")
-        if not isinstance(episodes, dict) or not {"return", "length", "won"} <= set(episodes):
+        result = store.read(job.key, RESULT) if store.is_finished(job.key) else None
+        complete = isinstance(result, dict) and (NOT_APPLICABLE in result or {"return", "length", "won"} <= set(result))
+        if store.is_finished(job.key) and not complete:
             raise StudyError(f"the result of {job.label} is missing or damaged; delete {store.folder(job.key)}.")
-        p = job.params
-        parts.append(
-            pd.DataFrame(
-                {
-                    "variant": job.variant.id,
-                    "defender": job.defender,
-                    "defender_seed": job.defender_seed,
-                    "attacker": p["attacker"],
-                    "attacker_seed": pd.NA if p["attacker_seed"] is None else p["attacker_seed"],
-                    "phi": p["phi"],
-                    "episode": range(len(episodes["return"])),
-                    "return": episodes["return"],
-                    "length": episodes["length"],
-                    "won": pd.NA if episodes["won"] is None else episodes["won"],
-                }
-            ).astype(COLUMNS)
-        )
-    keys = ["variant", "defender", "defender_seed", "phi", "attacker", "attacker_seed", "episode"]
-    return pd.concat(parts, ignore_index=True).sort_values(keys, kind="stable", ignore_index=True)
+        yield job, result
 
 
 def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -128,8 +154,8 @@ def environment() -> dict[str, Any]:
 
 
 def compute_time(jobs: Iterable[Job], store: Store) -> dict[str, float]:
-    """Return wall and CPU seconds of the jobs, summed over all of them, in whichever session they ran."""
-    cards = [store.read(job.key, "job.json") for job in jobs]
+    """Return wall and CPU seconds of the finished jobs, summed over all of them, in whichever session they ran."""
+    cards = [store.read(job.key, "job.json") for job in jobs if store.is_finished(job.key)]
     return {
         "jobs_wall_s": round(sum(card["wall_s"] for card in cards), 3),
         "jobs_cpu_s": round(sum(card["cpu_s"] for card in cards), 3),

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mir2bench.errors import ConfigError, StudyError
+from mir2bench.errors import ConfigError, PolicyError, StudyError
 from mir2bench.evaluation.contenders import SCRIPTED, load_team_bundle, make_scripted
 from mir2bench.evaluation.files import storing
 from mir2bench.evaluation.monitor import default_console, duration, make_bars, shown_metrics
 from mir2bench.learning.progress import Callback, Progress
-from mir2bench.policies import Policy, read_bundle
+from mir2bench.partition import Partition
+from mir2bench.policies import Policy, load_policy, read_bundle
 from mir2bench.registration import VariantSpec, spec
 
 
@@ -75,6 +76,30 @@ def load_team(policy: str, variant: str | None) -> tuple[VariantSpec, Policy]:
         return spec(variant), make_scripted(spec(variant), policy.removeprefix(SCRIPTED))
     own = spec(variant or read_bundle(policy)["variant"])
     return own, load_team_bundle(Path(policy), own)
+
+
+def load_adversaries(folder: Path, variant: VariantSpec, phi: Partition | None = None) -> tuple[Partition, Policy]:
+    """Return the partition that a bundle of adversaries plays, and their policy.
+
+    Args:
+        folder: the bundle.
+        variant: what it is to play.
+        phi: who is adversarial; None takes the partition that the bundle was trained for.
+
+    Raises:
+        PolicyError: it is damaged, belongs to another world, or holds another number of adversaries.
+        PartitionError: its partition does not fit the variant.
+    """
+    card = read_bundle(folder)
+    policy = load_policy(folder, variant)
+    if phi is None:
+        own = Partition(tuple(str(card.get("phi", "0" * variant.n_agents))))  # type: ignore[arg-type]
+        phi = Partition.parse(own, variant.n_agents, variant.n_adversaries)
+    if card["n_agents"] != phi.weight:
+        raise PolicyError(
+            f"{folder} plays {card['n_agents']} adversaries, but phi names {phi.weight}: give --phi to match."
+        )
+    return phi, policy
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """From episodes to numbers with honest intervals.
 
-A cell is one (defender seed, partition); its value is the mean return of its episodes. The runs axis of every matrix is
-the training seeds and the tasks axis the partitions; episodes only average out inside a cell. Where there is a single
-seed, an interval can only speak of the partitions (or, in the clean arm, of the episodes) and says so in `ci_over`.
+The runs axis of every matrix is the training seeds and the tasks axis the partitions; episodes only average out inside
+a cell. Where there is a single seed, an interval can only speak of the partitions (or, in the clean arm, of the
+episodes) and says so in `ci_over`.
 
 rliable resamples the seeds of each partition on their own, as if a seed's teams in two partitions were different ones.
 They are the same team, so its intervals come out too narrow here. They are given because the field reads them; beside
@@ -14,163 +14,130 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mir2bench.evaluation.protocol import CLEAN
+from mir2bench.evaluation.outcomes import Outcome, weak_attacks
+from mir2bench.evaluation.protocol import CLEAN, ROBUST, WORST
 from mir2bench.evaluation.scores import select
 from mir2bench.registration import VariantSpec
 
 CONFIDENCE = 0.95
 REPETITIONS = 2_000  # bootstrap resamples per interval
-ROBUST, WORST = "robust", "worst"
 _SEED = 20_240_117  # of every bootstrap
 _MEASURES = ("iqm", "median", "mean", "optimality_gap")
 _SEEDS_TO_TELL = 4  # with 3 a side, equal defenders are wholly apart in 1 of 10 studies; with 4, in 1 of 35
-_CELL = ["defender_seed", "phi"]
+_FALL_PART, _FALL_SHARE = 0.25, 0.01  # last part of an attack's steps; of the score range
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one defender earned on one variant.
+def summarize(
+    outcomes: Sequence[Outcome], spec: VariantSpec, attack_curves: pd.DataFrame | None = None
+) -> dict[str, Any]:
+    """Return all aggregates of one variant as plain data; NaN stands for "cannot be known from these runs".
 
-    Attributes:
-        defender: its name.
-        seeds: S training seeds, ascending.
-        phis: P partitions, as texts of zeros and ones; empty for plain Dec-POMDPs.
-        clean: (S, E) returns of the clean episodes.
-        arms: name -> table with one row per cell, indexed by (defender_seed, phi), columns attacker, return, length,
-            won. There is an arm for each attacker, "robust" (the strongest of the trained attackers in each cell) and
-            "worst" (the strongest of all).
-        clean_facts: mean length and win rate of the clean episodes.
-        trained: names of the trained attackers.
+    Args:
+        outcomes: one per defender.
+        spec: the variant.
+        attack_curves: see `attack_budget`.
     """
-
-    defender: str
-    seeds: tuple[int, ...]
-    phis: tuple[str, ...]
-    clean: np.ndarray
-    arms: dict[str, pd.DataFrame]
-    clean_facts: dict[str, float]
-    trained: tuple[str, ...]
-
-    def matrix(self, arm: str) -> np.ndarray:
-        """Return the mean returns of an arm: (S, P), or (S, 1) for the clean one."""
-        if arm == CLEAN:
-            return self.clean.mean(axis=1, keepdims=True)
-        table = self.arms[arm]["return"].unstack("phi")
-        return table.loc[list(self.seeds), list(self.phis)].to_numpy(dtype=np.float64)
-
-    @property
-    def headline(self) -> str:
-        """The arm that robustness is judged by: "robust", or the clean one where nobody is adversarial."""
-        return ROBUST if ROBUST in self.arms else WORST if WORST in self.arms else CLEAN
-
-
-def tabulate(scores: pd.DataFrame, variant: str, defenders: Sequence[str]) -> list[Outcome]:
-    """Gather the table of episodes into one `Outcome` for each of `defenders`, in their order."""
-    return [_outcome(name, select(scores, variant=variant, defender=name)) for name in defenders]
-
-
-def _outcome(defender: str, rows: Any) -> Outcome:
-    clean_rows = rows[rows["attacker"] == CLEAN]
-    clean = clean_rows.pivot(index="defender_seed", columns="episode", values="return").sort_index()
-    attacked = rows[rows["attacker"] != CLEAN].copy()
-    attacked["won"] = attacked["won"].astype("Float64")
-    trained_rows = attacked["attacker_seed"].notna()
-    attacked["attacker_seed"] = attacked["attacker_seed"].fillna(-1)
-    cells = attacked.groupby([*_CELL, "attacker", "attacker_seed"])[["return", "length", "won"]].mean().reset_index()
-    trained = tuple(sorted(attacked.loc[trained_rows, "attacker"].unique()))
-
-    def strongest(part: Any) -> pd.DataFrame:
-        return part.sort_values("return", kind="stable").groupby(_CELL).first()
-
-    arms = {str(name): strongest(part) for name, part in cells.groupby("attacker")}
-    if trained:
-        arms[ROBUST] = strongest(cells[cells["attacker"].isin(trained)])
-    if arms:
-        arms[WORST] = strongest(cells)
-    return Outcome(
-        defender=defender,
-        seeds=tuple(int(s) for s in clean.index),
-        phis=tuple(sorted(cells["phi"].unique(), reverse=True)),  # first agent first
-        clean=clean.to_numpy(dtype=np.float64),
-        arms=arms,
-        clean_facts=_facts(clean_rows),
-        trained=trained,
-    )
-
-
-def summarize(outcomes: Sequence[Outcome], spec: VariantSpec) -> dict[str, Any]:
-    """Return all aggregates of one variant as plain data; NaN stands for "cannot be known from these runs"."""
+    defenders = {o.defender: _summarize_defender(o, spec) for o in outcomes}
+    if attack_curves is not None:
+        for name, entry in defenders.items():
+            entry["attack_budget"] = attack_budget(select(attack_curves, defender=name), spec)
     return {
         "variant": spec.id,
         "floor": spec.floor.score,
         "ceiling": spec.ceiling.score,
-        "defenders": {o.defender: _summarize_defender(o, spec) for o in outcomes},
+        "defenders": defenders,
         "improvement": improvements(outcomes),
     }
 
 
 def _summarize_defender(outcome: Outcome, spec: VariantSpec) -> dict[str, Any]:
-    arms = {CLEAN: _summarize_arm(outcome, CLEAN, spec)}
-    arms |= {name: _summarize_arm(outcome, name, spec) for name in outcome.arms}
     return {
         "seeds": list(outcome.seeds),
         "partitions": list(outcome.phis),
+        "scripted": outcome.scripted,
         "headline": outcome.headline,
-        "arms": arms,
+        "arms": {a: _summarize_arm(outcome, a, spec) for a in (CLEAN, *outcome.arms) if outcome.matrix(a).size},
         "weak_attacks": weak_attacks(outcome),
+        "not_applicable": {
+            name: {"cells": count, "reason": reason} for name, (count, reason) in outcome.inapplicable.items()
+        },
     }
 
 
 def _summarize_arm(outcome: Outcome, arm: str, spec: VariantSpec) -> dict[str, Any]:
-    matrix = outcome.matrix(arm)
-    interval, over = clustered_interval(matrix, outcome.clean[0] if arm == CLEAN else None)
-    facts = outcome.clean_facts if arm == CLEAN else _facts(outcome.arms[arm])
+    whole = outcome.whole(arm)
+    matrix = whole.to_numpy(dtype=np.float64)
+    one_seed = arm == CLEAN and len(whole) == 1
+    interval, over = clustered_interval(
+        matrix, outcome.clean[outcome.seeds.index(whole.index[0])] if one_seed else None
+    )
     summary: dict[str, Any] = {
         "results": matrix.size,
+        "planned": outcome.planned.get(arm, matrix.size),
+        "partial": outcome.partial.get(arm, 0),
         "mean": float(matrix.mean()),
         "ci": interval,
         "ci_over": over,
         "ci_independent": t_interval(matrix),
-        **facts,
+        **outcome.facts(arm),
     }
     if arm in (CLEAN, ROBUST, WORST):
         summary["normalized"] = aggregates(spec.normalize(matrix), arm == CLEAN)
-    if arm != CLEAN:
-        difference = matrix - outcome.matrix(CLEAN)
+    clean = outcome.whole(CLEAN)
+    shared = [seed for seed in whole.index if seed in clean.index]
+    if arm != CLEAN and shared:
+        difference = whole.loc[shared].to_numpy(dtype=np.float64) - clean.loc[shared].to_numpy(dtype=np.float64)
         summary["difference"] = {"mean": float(difference.mean()), "ci": clustered_interval(difference)[0]}
     return summary
 
 
-def _facts(table: Any) -> dict[str, float]:
-    won = table["won"].astype("Float64").dropna()
-    return {
-        "length": float(table["length"].mean()),
-        "win_rate": float(won.mean()) if len(won) else float("nan"),
-    }
+def attack_budget(curves: pd.DataFrame, spec: VariantSpec) -> dict[str, Any]:
+    """Tell for each trained attacker of one defender whether its returns still fall at the end of its budget.
 
+    The rule reads the "attacked_return" that each attack reports: the team's return, on episodes of the attack's own,
+    under the strongest policy found so far, over all its starts. A curve's fall is its last value within three quarters
+    of its steps minus its last value. Falls are averaged over the restarts of a cell, then over cells. The curves of an
+    attacker are called falling when this mean exceeds both 1% of the score range, from floor to ceiling, and two
+    standard errors, over training seeds, or over partitions where there is one seed. With a single curve there is no
+    standard error, and the first condition alone decides.
 
-def weak_attacks(outcome: Outcome) -> list[dict[str, Any]]:
-    """Return the cells in which an untrained attacker beat every trained one: there the training fell short."""
-    if ROBUST not in outcome.arms:
-        return []
-    robust, worst = outcome.arms[ROBUST], outcome.arms[WORST]
-    return [
-        {
-            "defender_seed": int(seed),
-            "phi": str(phi),
-            "robust": float(robust.at[(seed, phi), "return"]),
-            "attacker": str(worst.at[(seed, phi), "attacker"]),
-            "return": float(worst.at[(seed, phi), "return"]),
+    Args:
+        curves: columns seed, phi, attacker, restart, steps, value.
+        spec: the variant.
+
+    Returns:
+        Attacker -> "fall", "standard_error" (NaN for a single curve) and "threshold" in units of return, "curves" (how
+        many were read; those without a value in their first three quarters tell nothing) and "falling".
+    """
+    threshold = _FALL_SHARE * (spec.ceiling.score - spec.floor.score)
+    found: dict[str, Any] = {}
+    for attacker, of_attacker in curves.groupby("attacker"):
+        falls = {}
+        for cell, curve in of_attacker.groupby(["seed", "phi", "restart"]):
+            steps, values = curve.sort_values("steps")[["steps", "value"]].to_numpy(dtype=np.float64).T
+            before = values[steps <= (1 - _FALL_PART) * steps[-1]]
+            if before.size:
+                falls[cell] = before[-1] - values[-1]
+        if not falls:
+            continue
+        cells = pd.Series(falls).groupby(level=[0, 1]).mean()
+        seeds = cells.groupby(level=0).mean()
+        units = (seeds if len(seeds) > 1 else cells).to_numpy(dtype=np.float64)
+        error = float(units.std(ddof=1) / np.sqrt(len(units))) if len(units) > 1 else float("nan")
+        fall = float(units.mean())
+        found[str(attacker)] = {
+            "fall": fall,
+            "standard_error": error,
+            "threshold": threshold,
+            "curves": len(falls),
+            "falling": fall > threshold and not fall <= 2 * error,
         }
-        for seed, phi in robust.index
-        if worst.at[(seed, phi), "return"] < robust.at[(seed, phi), "return"]
-    ]
+    return found
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
@@ -295,7 +262,10 @@ def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Return rliable's probability that X's score beats Y's, in the headline arm, for each pair of defenders.
 
     The verdict is "tie" when the interval over whole seeds holds 1/2, else "difference"; with fewer than 4 seeds on
-    either side it is "too few seeds".
+    either side it is "too few seeds". A scripted team is one team whatever the seed, so that only the other side's
+    seeds count, and against a fixed team ranks alone would need 6 of them: there the verdict is "difference" when
+    Student's 95% interval of the mean difference over seeds leaves out 0. Two scripted teams have none: "fixed teams".
+    Pairs without a partition in common are left out.
     """
     from rliable import library
 
@@ -304,12 +274,19 @@ def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
     found = []
     for x, y in itertools.combinations(outcomes, 2):
-        a, b = x.matrix(x.headline), y.matrix(y.headline)
+        a, b = x.whole(x.headline), y.whole(y.headline)
+        phis = [phi for phi in a.columns if phi in b.columns]
+        a, b = (side[phis].to_numpy(dtype=np.float64) for side in (a, b))
+        if not a.size or not b.size:
+            continue
+        verdict_of = _verdict_against_fixed if x.scripted != y.scripted else _verdict
+        seeds = [len(side) for side, o in ((a, x), (b, y)) if not o.scripted]
+        pair = (b, a) if y.scripted else (a, b)
         over = "seeds"
-        if min(len(a), len(b)) < 2:
+        if min(seeds, default=1) < 2:
             a, b, over = a.reshape(-1, 1), b.reshape(-1, 1), "partitions"
         interval = clustered = np.full((2, 1), np.nan)
-        if min(len(a), len(b)) < 2:
+        if max(len(a), len(b)) < 2 or (over == "partitions" and min(len(a), len(b)) < 2):
             over = "nothing"
         else:
             with seeded_numpy():
@@ -323,16 +300,23 @@ def improvements(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "ci": _pair(interval[:, 0]),
                 "ci_clustered": _pair(clustered[:, 0]),
                 "ci_over": over,
-                "verdict": _verdict(clustered[:, 0], min(len(x.seeds), len(y.seeds))),
+                "verdict": verdict_of(clustered[:, 0], *pair) if seeds else "fixed teams",
             }
         )
     return found
 
 
-def _verdict(bounds: np.ndarray, seeds: int) -> str:
-    if seeds < _SEEDS_TO_TELL:
+def _verdict(bounds: np.ndarray, x: np.ndarray, y: np.ndarray) -> str:
+    if min(len(x), len(y)) < _SEEDS_TO_TELL:
         return "too few seeds"
     return "difference" if bounds[0] > 0.5 or bounds[1] < 0.5 else "tie"
+
+
+def _verdict_against_fixed(bounds: np.ndarray, fixed: np.ndarray, other: np.ndarray) -> str:
+    if len(other) < _SEEDS_TO_TELL:
+        return "too few seeds"
+    low, high = t_interval(other.mean(axis=1) - fixed.mean())
+    return "tie" if low <= 0 <= high else "difference"
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:

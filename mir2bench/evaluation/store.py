@@ -9,6 +9,7 @@ scores.parquet, summary.json, report/
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +23,11 @@ from mir2bench.errors import StudyError
 from mir2bench.evaluation.files import plain, settle_folder, storage_error, storing, write_json
 from mir2bench.evaluation.jobs import Job, digest
 
+RESULT = "episodes.json"
+"""What a roll-out writes: lists "return", "length" and "won" (or null) over its episodes, or `NOT_APPLICABLE`."""
+NOT_APPLICABLE = "not_applicable"
+"""Key of the reason why an attacker cannot play against a team."""
+_CARD = "job.json"
 _OWN = {"study.json", ".lock"}
 
 
@@ -42,12 +48,12 @@ class Store:
 
         Args:
             config: the study's resolved configuration, plain data.
-            resume: continue the same study if it lies there already.
+            resume: continue the same study, which lies there already.
             command: how it is started, for whoever must start it again.
 
         Raises:
-            StudyError: another study or other files lie there, the same study does and `resume` is off, somebody works
-                on it now, or the folder cannot be written.
+            StudyError: another study or other files lie there, the same study does and `resume` is off, none does and
+                `resume` is on, somebody works on it now, or the folder cannot be written.
         """
         with storing(self.root):
             if self.root.exists() and not self.root.is_dir():
@@ -59,6 +65,10 @@ class Store:
                         f"{self.root} is not empty and holds no study: {', '.join(foreign[:3])}"
                         f"{' ...' if len(foreign) > 3 else ''}. Choose a new folder with --out."
                     )
+            if resume and not self._study_file.exists():
+                raise StudyError(
+                    f"{self.root} holds no study that could be resumed. Check --out, or leave --resume off to begin."
+                )
             self.root.mkdir(parents=True, exist_ok=True)
             self._acquire()
             try:
@@ -125,7 +135,7 @@ class Store:
 
     def is_finished(self, key: str) -> bool:
         """Whether that job's folder is in place."""
-        return (self.folder(key) / "job.json").is_file()
+        return (self.folder(key) / _CARD).is_file()
 
     def begin(self, key: str) -> Path:
         """Return an empty folder for the results of a job; nobody takes it for finished.
@@ -140,14 +150,17 @@ class Store:
         return folder
 
     def commit(self, job: Job, folder: Path, *, wall_s: float, cpu_s: float) -> None:
-        """Rename a job's folder into place, complete and on the disk.
+        """Rename a job's folder into place, complete and, if it was dear, on the disk.
+
+        A roll-out takes no longer than waiting for the disk: if the machine crashes before it got there, `drop_changed`
+        finds out.
 
         Raises:
             StorageError: the disk is full, read-only or broken; the job counts as not done then.
         """
         with storing(folder):
             write_json(
-                folder / "job.json",
+                folder / _CARD,
                 {
                     "key": job.key,
                     "kind": job.kind,
@@ -158,14 +171,47 @@ class Store:
                     "wall_s": wall_s,
                     "cpu_s": cpu_s,
                     "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                    "files": _hashes(folder),
                 },
+                sync=False,
             )
             try:
-                settle_folder(folder, self.folder(job.key))
+                settle_folder(folder, self.folder(job.key), sync=job.kind != "rollout")
             except OSError as error:
                 if not self.is_finished(job.key):
                     raise storage_error(error, folder) from error
                 shutil.rmtree(folder, ignore_errors=True)  # somebody was faster; the results are the same
+
+    def drop_changed(self, jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
+        """Forget finished jobs whose files are not what they wrote, and all that rest on them.
+
+        Args:
+            jobs: in an order in which each stands behind its needs.
+
+        Returns:
+            The jobs that were changed or damaged, and the others that were dropped.
+        """
+        changed, resting, dropped = [], [], set()
+        for job in jobs:
+            if not self.is_finished(job.key):
+                continue
+            if not self._is_whole(job.key):
+                changed.append(job)
+            elif not dropped.isdisjoint(job.needs.values()):
+                resting.append(job)
+            else:
+                continue
+            dropped.add(job.key)
+            with storing(self.folder(job.key)):
+                shutil.rmtree(self.folder(job.key))
+        return changed, resting
+
+    def _is_whole(self, key: str) -> bool:
+        try:
+            files = self.read(key, _CARD)["files"]
+            return files.items() <= _hashes(self.folder(key)).items()
+        except (StudyError, OSError, TypeError, KeyError, AttributeError):
+            return False
 
     def read(self, key: str, name: str) -> Any:
         """Return the content of a JSON file of a finished job; None if the job wrote none of that name.
@@ -193,6 +239,12 @@ class Store:
         with storing(self.root / "failures"):
             for job in jobs:
                 (self.root / "failures" / f"{job.key}.txt").unlink(missing_ok=True)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return path -> sha256 of a job's results."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / _CARD)
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def _is_ours(name: str) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 import mir2bench
@@ -18,11 +19,20 @@ from mir2bench.evaluation.executor import Failure, default_workers, execute
 from mir2bench.evaluation.files import plain, replace_file, write_json
 from mir2bench.evaluation.jobs import KINDS, Job, attacker_config, plan
 from mir2bench.evaluation.monitor import Monitor, default_console
+from mir2bench.evaluation.outcomes import tabulate
 from mir2bench.evaluation.protocol import BUDGETS, Budget, Protocol, get_budget, get_protocol
-from mir2bench.evaluation.report import print_summary, write_report
-from mir2bench.evaluation.scores import collect_curves, collect_scores, compute_time, environment
-from mir2bench.evaluation.statistics import summarize, tabulate
+from mir2bench.evaluation.report import write_report
+from mir2bench.evaluation.scores import (
+    collect_cells,
+    collect_curves,
+    collect_scores,
+    compute_time,
+    environment,
+    select,
+)
+from mir2bench.evaluation.statistics import summarize
 from mir2bench.evaluation.store import Store
+from mir2bench.evaluation.tables import print_summary, shortfall
 from mir2bench.policies import read_bundle
 from mir2bench.registration import VariantSpec, spec
 
@@ -56,6 +66,7 @@ class Study:
         budget: str | Budget = "quick",
         protocol: str | Protocol = "paper-v1",
         seeds: int | None = None,
+        partitions: int | None = None,
         settings: Sequence[str] = (),
     ) -> Study:
         """Look up and check everything before any work is done.
@@ -67,6 +78,7 @@ class Study:
             budget: a name or a `Budget`.
             protocol: a name or a `Protocol`.
             seeds: training seeds per defender; by default the budget's number.
+            partitions: most partitions attacked per variant; by default the protocol's number.
             settings: "KEY=VALUE" or "ALGORITHM.KEY=VALUE".
 
         Raises:
@@ -75,6 +87,8 @@ class Study:
         budget = get_budget(budget) if isinstance(budget, str) else budget
         if seeds is not None:
             budget = dataclasses.replace(budget, defender_seeds=seeds)
+        if partitions is not None:
+            budget = dataclasses.replace(budget, partitions=partitions)
         if not algorithms and not policies:
             algorithms = (DEFAULT_ALGORITHM,)
         if not variants:
@@ -100,7 +114,7 @@ class Study:
             "variants": [variant.to_dict() for variant in self.variants],
             "contenders": [contender.to_dict() for contender in self.contenders],
             "attackers": {
-                variant.id: {name: attacker_config(name, variant) for name in self.protocol.trained}
+                variant.id: {name: attacker_config(name, variant) for name in self.protocol.configurable}
                 for variant in self.variants
                 if variant.n_adversaries
             },
@@ -114,6 +128,8 @@ class Study:
         """Return why the results may not enter the leaderboard, or ""."""
         if not self.budget.board:
             return f"the {self.budget.name} budget is for a first look"
+        if self.budget.partitions is not None:
+            return f"at most {self.budget.partitions} partitions were attacked"
         needed = BUDGETS[self.budget.name].defender_seeds if self.budget.name in BUDGETS else 1
         for contender in self.contenders:
             if contender.kind != "scripted" and len(contender.seeds) < needed:
@@ -128,8 +144,12 @@ class Study:
         resume: bool = False,
         console: Console | None = None,
         command: str = "",
+        show: bool = True,
     ) -> dict[str, Any]:
         """Do all jobs that are not done yet, and write scores, summary and report.
+
+        Jobs that fail lose only themselves and those that need their results: everything else is done, and the summary
+        lists under "failures" and "missing" what is not. `tables.shortfall` says it in one line.
 
         Args:
             out: the study folder.
@@ -137,12 +157,13 @@ class Study:
             resume: continue a study that lies in `out`.
             console: where progress and results are shown; None for standard output.
             command: how to run the same again, for the report.
+            show: whether results are shown at the end; progress always is.
 
         Returns:
             The content of `summary.json`.
 
         Raises:
-            StudyError: the folder cannot be used, or jobs failed.
+            StudyError: the folder cannot be used, or no cell was played because jobs failed.
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"workers must be 1 or more, but it is {workers}.")
@@ -152,6 +173,8 @@ class Study:
         with Store(out) as store:
             store.open(self.to_dict(), resume=resume, command=command)
             jobs = self.jobs()
+            if resume:
+                _tell_dropped(console, *store.drop_changed(jobs))
             todo = [job for job in jobs if not store.is_finished(job.key)]
             console.print(self._announcement(jobs, todo, workers, store.root), highlight=False)
             try:
@@ -160,15 +183,17 @@ class Study:
             except KeyboardInterrupt:
                 console.print(f"Stopped. What is finished is kept in {store.root}; --resume continues.", soft_wrap=True)
                 raise
-            if failures:
-                raise _failed(jobs, failures, store)
-            summary = self._conclude(jobs, store, time.monotonic() - started, command)
-        print_summary(console, summary)
-        console.print(
-            f"\nScores: {store.root / 'scores.parquet'}\nReport: {store.root / 'report' / 'index.html'}",
-            highlight=False,
-            soft_wrap=True,
-        )
+            scores = collect_scores(jobs, store)
+            if scores.empty:
+                raise StudyError(f"{shortfall(_gaps(jobs, failures, store))} No cell was played.")
+            summary = self._conclude(jobs, store, scores, failures, time.monotonic() - started, command)
+        if show:
+            print_summary(console, summary)
+            console.print(
+                f"\nScores: {store.root / 'scores.parquet'}\nReport: {store.root / 'report' / 'index.html'}",
+                highlight=False,
+                soft_wrap=True,
+            )
         return summary
 
     def _announcement(self, jobs: Sequence[Job], todo: Sequence[Job], workers: int, root: Path) -> str:
@@ -181,30 +206,48 @@ class Study:
             f"{workers} {'process' if workers == 1 else 'processes'}; {root}"
         )
 
-    def _conclude(self, jobs: list[Job], store: Store, seconds: float, command: str) -> dict[str, Any]:
+    def _conclude(
+        self,
+        jobs: list[Job],
+        store: Store,
+        scores: pd.DataFrame,
+        failures: Mapping[str, Failure],
+        seconds: float,
+        command: str,
+    ) -> dict[str, Any]:
         """Write scores.parquet, summary.json and the report."""
-        scores = collect_scores(jobs, store)
+        cells = collect_cells(jobs, store)
         names = [contender.name for contender in self.contenders]
-        outcomes = {variant.id: tabulate(scores, variant.id, names) for variant in self.variants}
+        scripted = [contender.name for contender in self.contenders if contender.kind == "scripted"]
+        headline = self.protocol.headline
+        outcomes = {
+            v.id: tabulate(scores, v.id, names, headline=headline, cells=cells, scripted=scripted)
+            for v in self.variants
+        }
+        trainings = collect_curves(jobs, store, "train", "greedy_return")
+        attacks = collect_curves(jobs, store, "attack", "attacked_return")
+        gaps = _gaps(jobs, failures, store)
+        why_not = self.why_not_board()
+        if gaps["failures"]:
+            why_not = f"{len(gaps['missing'])} of the study's {len(cells)} evaluations are missing"
         summary = {
             "schema": 1,
             "study": self.to_dict(),
             "command": command,
-            "board": not self.why_not_board(),
-            "board_reason": self.why_not_board(),
-            "results": [summarize(outcomes[variant.id], variant) for variant in self.variants],
-            "bundles": self._bundles(jobs),
+            "board": not why_not,
+            "board_reason": why_not,
+            **gaps,
+            "results": [summarize(outcomes[v.id], v, select(attacks, variant=v.id)) for v in self.variants],
+            "bundles": self._bundles(jobs, store),
             "time": {**compute_time(jobs, store), "last_session_wall_s": round(seconds, 3)},
             **environment(),
         }
-        trainings = collect_curves(jobs, store, "train", "greedy_return")
-        attacks = collect_curves(jobs, store, "attack", "attacked_return")
         replace_file(store.root / "scores.parquet", lambda path: scores.to_parquet(path, index=False))
         write_report(store.root, summary, self.variants, outcomes, trainings, attacks)
         write_json(store.root / "summary.json", summary)
         return plain(summary)
 
-    def _bundles(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    def _bundles(self, jobs: Sequence[Job], store: Store) -> list[dict[str, Any]]:
         return [
             {
                 "variant": job.variant.id,
@@ -213,17 +256,44 @@ class Study:
                 "path": f"jobs/{job.key}/policy",
             }
             for job in jobs
-            if job.kind == "train"
+            if job.kind == "train" and store.is_finished(job.key)
         ]
 
 
-def _failed(jobs: Sequence[Job], failures: dict[str, Failure], store: Store) -> StudyError:
-    labels = {job.key: job.label for job in jobs}
-    unfinished = sum(not store.is_finished(job.key) for job in jobs)
-    key, failure = next(iter(failures.items()))
-    waiting = unfinished - len(failures)
-    others = f" ({waiting} more need their results)" if waiting else ""
-    return StudyError(
-        f"{len(failures)} of {len(jobs)} jobs failed{others}; the first: {labels[key]}: {failure.message} "
-        f"Tracebacks lie in {store.root / 'failures'}; everything else is kept, and --resume tries again."
-    )
+def _tell_dropped(console: Console, changed: Sequence[Job], resting: Sequence[Job]) -> None:
+    if changed:
+        console.print(
+            f"{len(changed)} finished jobs were changed or damaged since (the first: {changed[0].label}); they and "
+            f"{len(resting)} that rest on them are done again.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _gaps(jobs: Sequence[Job], failures: Mapping[str, Failure], store: Store) -> dict[str, Any]:
+    """Return what a study lacks: its number of jobs, those that failed, and the evaluations without a result."""
+    unfinished = [job for job in jobs if not store.is_finished(job.key)]
+    return {
+        "jobs": {"planned": len(jobs), "unfinished": len(unfinished)},
+        "failures": [
+            {
+                "label": job.label,
+                "message": failures[job.key].message,
+                "traceback": f"failures/{job.key}.txt" if failures[job.key].trace else None,
+            }
+            for job in unfinished
+            if job.key in failures
+        ],
+        "missing": [
+            {
+                "variant": job.variant.id,
+                "defender": job.defender,
+                "defender_seed": job.defender_seed,
+                "attacker": job.params["attacker"],
+                "phi": job.params["phi"],
+            }
+            for job in unfinished
+            if job.kind == "rollout"
+        ],
+    }

@@ -10,10 +10,11 @@ from typing import Any
 
 from mir2bench.attackers import make_attacker
 from mir2bench.defenders import get_defender
+from mir2bench.errors import NotApplicableError
 from mir2bench.evaluation.contenders import make_scripted
 from mir2bench.evaluation.files import storing, write_json
 from mir2bench.evaluation.jobs import Job, phi_of
-from mir2bench.evaluation.store import Store
+from mir2bench.evaluation.store import NOT_APPLICABLE, RESULT, Store
 from mir2bench.learning.progress import Callback, Progress
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
@@ -131,11 +132,16 @@ def _rollout(store: Store, job: Job, folder: Path, report: Callback | None) -> N
     p = job.params
     victim, phi = _victim(store, job), phi_of(p["phi"])
     seeds = [p["first_seed"] + episode for episode in range(p["episodes"])]
+    try:
+        adversary = _adversary(store, job, victim, phi)
+    except NotApplicableError as error:
+        write_json(folder / RESULT, {NOT_APPLICABLE: str(error)}, sync=False)
+        return
     episodes = rollout(
         job.variant,
         victim,
         phi,
-        _adversary(store, job, victim, phi),
+        adversary,
         seeds,
         team_name=f"the team `{job.defender}` (seed {job.defender_seed})",
         adversary_name=f"the attacker `{p['attacker']}` on phi {phi.label}",
@@ -145,7 +151,7 @@ def _rollout(store: Store, job: Job, folder: Path, report: Callback | None) -> N
         "length": episodes.lengths.tolist(),
         "won": None if episodes.won is None else episodes.won.tolist(),
     }
-    write_json(folder / "episodes.json", result, indent=None)
+    write_json(folder / RESULT, result, indent=None, sync=False)
 
 
 _WORK: dict[str, Callable[[Store, Job, Path, Callback | None], None]] = {
@@ -170,7 +176,8 @@ def _adversary(store: Store, job: Job, victim: Policy, phi: Partition) -> Policy
         return None
     if kind == "job":
         return load_policy(store.folder(job.needs["adversary"]) / "policy", job.variant)
-    return make_attacker(job.params["attacker"], job.variant).attack(job.variant, victim, phi, seed=0, budget=1)
+    attacker = make_attacker(job.params["attacker"], job.variant, job.params.get("config"))
+    return attacker.attack(job.variant, victim, phi, seed=0, budget=1)
 
 
 def save(

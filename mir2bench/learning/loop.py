@@ -63,6 +63,41 @@ class LoopConfig(Protocol):
     def gamma(self) -> float: ...
 
 
+class Collector:
+    """Plays a task with a learner's exploring policy, without gradients, and stores what happens.
+
+    Args:
+        task: reset already.
+        learner: its policy acts.
+        replay: made for the task as it stands.
+        rng: of the exploration.
+    """
+
+    def __init__(self, task: Task, learner: Learner, replay: EpisodeReplay, rng: np.random.Generator) -> None:
+        self._task, self._learner, self._replay, self._rng = task, learner, replay, rng
+        self._warmup: Policy = RandomPolicy(task.layout)
+        self._carry = learner.policy.initial_carry(task.batch)
+
+    def step(self, *, warm: bool = False) -> int:
+        """Make one step in every world, uniformly random if `warm`; return how many episodes ended, and were reset."""
+        task, policy = self._task, self._learner.policy
+        actions, carry = policy.act(task.obs, self._carry, task.mask, rng=self._rng, deterministic=False)
+        if warm:
+            actions, _ = self._warmup.act(task.obs, None, task.mask, rng=self._rng)
+        else:
+            actions = self._learner.intervene(task, actions)
+        self._carry = carry
+        task.step(actions)
+        self._replay.add(task, actions)
+        ended = np.flatnonzero(task.terminated | task.truncated)
+        if ended.size:
+            task.reset(ended)
+            self._replay.start(task, ended)
+            if carry is not None:
+                carry[ended] = 0.0
+        return ended.size
+
+
 @one_torch_thread()
 def train(
     task: Task,
@@ -93,28 +128,14 @@ def train(
     task.reset(seeds=[int(s) for s in starts.integers(2**63, size=task.batch)])
     replay = EpisodeReplay(task, min(config.capacity, budget), n_steps=config.n_steps, gamma=config.gamma)
     draw = replay.sample_episodes if learner.recurrent else replay.sample
-    warmup: Policy = RandomPolicy(task.layout)
-    carry = learner.policy.initial_carry(task.batch)
+    collector = Collector(task, learner, replay, explore)
     logged: dict[str, Tensor] = {}
     rounds = max(1, budget // task.batch)
     warmup_steps = min(config.warmup, budget // 4)
     reports = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
     for done_rounds in range(1, rounds + 1):
         warm = (done_rounds - 1) * task.batch < warmup_steps
-        actions, carry_after = learner.policy.act(task.obs, carry, task.mask, rng=explore, deterministic=False)
-        if warm:
-            actions, _ = warmup.act(task.obs, None, task.mask, rng=explore)
-        else:
-            actions = learner.intervene(task, actions)
-        carry = carry_after
-        task.step(actions)
-        replay.add(task, actions)
-        ended = np.flatnonzero(task.terminated | task.truncated)
-        if ended.size:
-            task.reset(ended)
-            replay.start(task, ended)
-            if carry is not None:
-                carry[ended] = 0.0
+        collector.step(warm=warm)
         if not warm:
             for _ in range(config.updates_per_step):
                 logged = learner.update(draw(config.batch_size, sampling))

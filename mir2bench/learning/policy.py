@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from mir2bench.errors import PolicyError
-from mir2bench.learning.networks import Actor, ActorShape, Critic, legal_logits
+from mir2bench.learning.architectures import Network
+from mir2bench.learning.networks import ActorShape, Critic, legal_logits
 from mir2bench.policies import Carry, Policy
 
 SCRIPT_LOGIT = 4.0
@@ -17,7 +20,7 @@ class NetworkPolicy:
     """A trained actor as a `Policy`.
 
     Args:
-        actor: the network; its parameters are used as they are.
+        actor: the network, of a known architecture; its parameters are used as they are.
         n_agents: n, the agents it plays: N for a team, K for the adversaries of a partition.
         noise: standard deviation of the Gaussian that non-deterministic continuous actions add.
         script: name and policy of a script whose actions the actor's outputs are added to (a residual policy), or None.
@@ -28,7 +31,7 @@ class NetworkPolicy:
 
     def __init__(
         self,
-        actor: Actor,
+        actor: Network,
         n_agents: int,
         noise: float = 0.0,
         script: tuple[str, Policy] | None = None,
@@ -36,7 +39,7 @@ class NetworkPolicy:
         critic: Critic | None = None,
         training_adversary: NetworkPolicy | None = None,
     ) -> None:
-        self.actor = actor
+        self.actor: Any = actor
         self.n_agents = n_agents
         self.noise = noise
         self.script = script
@@ -59,10 +62,11 @@ class NetworkPolicy:
         deterministic: bool = True,
     ) -> tuple[np.ndarray, Carry]:
         """See `Policy.act`. Samples of discrete actions follow softmax(logits) over the legal actions."""
-        if obs.ndim != 3 or obs.shape[-1] != self.actor.shape.obs_dim:
+        n_agents = getattr(self.actor.shape, "n_agents", "agents")
+        if obs.ndim != 3 or obs.shape[-1] != self.actor.shape.obs_dim or n_agents not in ("agents", obs.shape[1]):
             raise PolicyError(
-                f"this policy reads observations of shape (worlds, agents, {self.actor.shape.obs_dim}), but they have "
-                f"shape {obs.shape}. Was it trained for another variant?"
+                f"this policy reads observations of shape (worlds, {n_agents}, {self.actor.shape.obs_dim}), but they "
+                f"have shape {obs.shape}. Was it trained for another variant?"
             )
         memory = None if carry is None else torch.from_numpy(np.asarray(carry, dtype=np.float32))
         out, memory = self.actor(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), memory)

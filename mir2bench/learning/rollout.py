@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -113,20 +114,22 @@ def rollout(
     while True:
         # Copies, since the engine overwrites its arrays and a policy may keep what it was given.
         obs, mask = engine.obs.copy(), None if engine.mask is None else engine.mask.copy()
-        actions, carry = team.act(obs, carry, mask, rng=team_rng, deterministic=True)
+        with _naming(team_name):
+            actions, carry = team.act(obs, carry, mask, rng=team_rng, deterministic=True)
         actions = _checked(actions, layout, batch, layout.n_agents, team_name)
         if adversary is not None:
-            if isinstance(adversary, Knowing):
-                told = Moment(layout, engine.state.copy(), obs, mask, actions.copy(), worlds.phi.copy())
-                chosen, adversary_carry = adversary.act_knowing(told, adversary_carry, rng=adversary_rng)
-            else:
-                chosen, adversary_carry = adversary.act(
-                    obs[:, index],
-                    adversary_carry,
-                    None if mask is None else mask[:, index],
-                    rng=adversary_rng,
-                    deterministic=True,
-                )
+            with _naming(adversary_name):
+                if isinstance(adversary, Knowing):
+                    told = Moment(layout, engine.state.copy(), obs, mask, actions.copy(), worlds.phi.copy())
+                    chosen, adversary_carry = adversary.act_knowing(told, adversary_carry, rng=adversary_rng)
+                else:
+                    chosen, adversary_carry = adversary.act(
+                        obs[:, index],
+                        adversary_carry,
+                        None if mask is None else mask[:, index],
+                        rng=adversary_rng,
+                        deterministic=True,
+                    )
             actions = perturb(actions, _checked(chosen, layout, batch, len(index), adversary_name), phi)
         try:
             worlds.step(actions)
@@ -150,6 +153,15 @@ def rollout(
             worlds.reset(over, phi=phi)
 
 
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Let errors of a policy say whose it is."""
+    try:
+        yield
+    except PolicyError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
 def _checked(actions: Any, layout: Layout, batch: int, n_agents: int, name: str) -> np.ndarray:
     """Return the actions as an array, or say whose they are and what is wrong."""
     actions = np.asarray(actions)
@@ -159,12 +171,21 @@ def _checked(actions: Any, layout: Layout, batch: int, n_agents: int, name: str)
             f"{name} returned actions of shape {actions.shape}, but {expected} was expected: "
             f"(episodes, agents{'' if layout.discrete else ', components'})."
         )
-    if actions.dtype.kind not in "fiu":
-        raise PolicyError(f"{name} returned actions of dtype {actions.dtype}, but they must be numbers.")
+    if actions.dtype.kind not in ("iu" if layout.discrete else "fiu"):
+        kind = f"integers from 0 to {layout.action_dim - 1}" if layout.discrete else "numbers in [-1, 1]"
+        raise PolicyError(f"{name} returned actions of dtype {actions.dtype}, but they must be {kind}.")
     if not np.isfinite(actions).all():
         episode, agent = np.argwhere(~np.isfinite(actions))[0][:2]
         raise PolicyError(
             f"{name} returned {actions[episode, agent]} for agent number {agent} of its {n_agents} in episode "
             f"{episode}: actions must be finite. Its weights have probably diverged."
+        )
+    low, high = (0, layout.action_dim - 1) if layout.discrete else (-1, 1)
+    outside = (actions < low) | (actions > high)
+    if outside.any():
+        episode, agent = np.argwhere(outside)[0][:2]
+        raise PolicyError(
+            f"{name} returned {actions[episode, agent]} for agent number {agent} of its {n_agents} in episode "
+            f"{episode}, but actions here run from {low} to {high}. Was it trained for another variant?"
         )
     return actions

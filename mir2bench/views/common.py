@@ -88,6 +88,15 @@ def load_drawing(reference: str) -> Draw:
     return getattr(importlib.import_module(module), name)
 
 
+DrawTrajectories = Callable[[Sequence[Mapping[str, np.ndarray]], np.ndarray, Any, Any], None]
+"""(history, phi, variant, axes) -> None; draws a whole episode into matplotlib axes, final positions as stars."""
+
+
+def load_trajectories(reference: str) -> DrawTrajectories | None:
+    """Return `draw_trajectories` of the module of an engine's `drawing`, or None if it has none."""
+    return getattr(importlib.import_module(reference.partition(":")[0]), "draw_trajectories", None)
+
+
 def no_render_mode(name: str) -> ConfigError:
     """Build the error for `render()` without a render mode."""
     return ConfigError(f"render() has nothing to draw for: make {name} with render_mode='rgb_array'.")
