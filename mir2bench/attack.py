@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ DESCRIPTION = """Find a worst case for one frozen team and one partition, and pr
 Examples:
   python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 3
   python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 0001000000 --attacker flee
+  python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 3 --attacker sb3-ppo --set gamma=0.99
   python -m mir2bench.attack --policy scripted:centroid --env Rendezvous10-adv2-v0 --phi 2,5 --budget 200000"""
 
 
@@ -31,21 +33,24 @@ class Options:
     env: str | None = None
     """Variant; the default is what the policy was trained on."""
     attacker: str = "learned"
-    """Attacker: learned, random, idle, a scripted traitor of the family, or package.module:Class."""
+    """Attacker: learned, sb3-ppo, greedy, random, idle, a scripted traitor of the family, or package.module:Class."""
     seed: int = 0
     """Determines everything that the attacker draws."""
     budget: str = "quick"
     """Environment steps of the attack, or the name of a budget: smoke, quick, standard or paper."""
     out: Path | None = None
     """Folder to write; the default is runs/<date-time>-<attacker>."""
+    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
+    """Settings that differ from the attacker's defaults."""
 
 
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Run the attack that the options describe."""
-    from mir2bench.attackers import fixed_attackers, make_attacker
+    from mir2bench.attackers import make_attacker
+    from mir2bench.attackers.checks import check_attack
     from mir2bench.cli import parse_phi
-    from mir2bench.errors import PartitionError
-    from mir2bench.evaluation.jobs import attacker_config, phi_text
+    from mir2bench.errors import ConfigError
+    from mir2bench.evaluation.jobs import phi_text
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
     from mir2bench.evaluation.single import check_seed, claim_folder, load_team, parse_steps, show_progress
     from mir2bench.evaluation.work import Recorder, save
@@ -54,11 +59,14 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
 
     variant, team = load_team(options.policy, options.env)
     phi = parse_phi(options.phi, variant.n_agents, variant.n_adversaries)
-    if phi.weight == 0:
-        raise PartitionError("an attack needs at least one adversary, but phi names none.")
+    check_attack(options.attacker, variant, phi)
     steps = parse_steps(options.budget, lambda name: get_budget(name).attack_steps)
-    attacker = make_attacker(options.attacker, variant)
-    trained = options.attacker not in fixed_attackers(variant)
+    chosen = [setting.partition("=") for setting in options.settings]
+    for key, equals, _ in chosen:
+        if not key or not equals:
+            raise ConfigError(f"a setting must look like KEY=VALUE, but it is {key + equals!r}.")
+    attacker = make_attacker(options.attacker, variant, {key: value for key, _, value in chosen})
+    trained = getattr(attacker, "trains", True)
     check_seed(options.seed)
     out = claim_folder(options.out, options.attacker)
     started = time.monotonic()
@@ -67,7 +75,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
             adversary = attacker.attack(variant, team, phi, seed=options.seed, budget=steps, callback=recorder)
         seconds = time.monotonic() - started
         if trained:
-            config = attacker_config(options.attacker, variant)
+            config = dataclasses.asdict(attacker.config) if hasattr(attacker, "config") else {}  # type: ignore[attr-defined]
             save(adversary, out / "bundle", variant, options.attacker, config, options.seed, {"phi": phi_text(phi)})
         seeds = validation_seeds(32)
         clean = rollout(variant, team, Partition.of(variant.n_agents), None, seeds).returns

@@ -98,8 +98,9 @@ class Tandem(Game):
 
         0.3 (a_1 + a_2) + 0.5 a_1 a_2 - 0.5 (a_1^2 + a_2^2).
 
-    The best joint action is 0.3 / (1 - 0.5) = 0.6 for both. If the other is expected to fall short by epsilon, an agent
-    does best with 0.3 + 0.5 (a - epsilon), so that both settle at 0.6 - epsilon.
+    The best joint action is 0.6 for both: an agent does best with 0.3 + 0.5 times what the other plays. Who expects the
+    other to miss by epsilon, on the side where both are already, comes to rest at 0.6 - epsilon or at 0.6 + epsilon,
+    and who expects it to play -1 does best with -0.2.
     """
 
     def begin(self, world: int, generator: np.random.Generator) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import torch
-from games import Tandem, game
+from games import Tandem, Trust, game
 from torch import Tensor
 
 from mir2bench.defenders import maddpg
@@ -108,9 +109,9 @@ class TandemCritic(KnownCritic):
         return 0.3 * total + 0.5 * (total.square() - squares) / 2 - 0.5 * squares
 
 
-def in_tandem(defender: Any, steps: int = 250, **settings: Any) -> list[float]:
+def in_tandem(defender: Any, steps: int = 150, **settings: Any) -> list[float]:
     """Return what both agents of `games.Tandem` end up playing if the critic is exact and their actor ascends it."""
-    learner = make_learner(defender, Tandem, 2, actor_lr=5e-3, **settings)
+    learner = make_learner(defender, Tandem, 2, actor_lr=1e-2, **settings)
     obs = torch.cat([torch.zeros(2, 1), torch.eye(2)], dim=1)[None]
     batch = replace(make_batch(learner, 1, 2), obs=obs)
     learner.critic = TandemCritic()
@@ -122,7 +123,7 @@ def in_tandem(defender: Any, steps: int = 250, **settings: Any) -> list[float]:
 
 def gradients(loss: Tensor, network: torch.nn.Module) -> list[Tensor]:
     """Return the gradients of all of a network's parameters; zero where there is none."""
-    found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+    found = torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, retain_graph=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(network.parameters(), found, strict=True)]
 
 
@@ -146,3 +147,49 @@ def training(defender: Any, engine: Any, recurrent: bool, **settings: Any) -> An
     """Return what a defender makes of the same training."""
     config = defender.Config(**{**vars(SMALL), "recurrent": recurrent, "n_steps": 2, **settings})
     return defender(config).train(game(engine), seed=3, budget=160)
+
+
+def teach_trust(defender: Any, phis: Sequence[Sequence[int]] = ((0, 0),), **settings: Any) -> tuple[list[int], Any]:
+    """Train a team on all joint actions of `games.Trust` at once; return what it plays, and the learner."""
+    learner = make_learner(
+        defender, Trust, 2, **{"hidden": 32, "actor_lr": 2e-3, "critic_lr": 1e-2, "tau": 0.1, **settings}
+    )
+    copies = 72 // (9 * len(phis))
+    plays = torch.tensor(list(itertools.product(range(3), repeat=2))).repeat(copies * len(phis), 1)
+    reward = torch.tensor(Trust.PAYS, dtype=torch.float32)[plays[:, 0], plays[:, 1]]
+    obs = torch.cat([torch.zeros(2, 1), torch.eye(2)], dim=1).expand(72, 2, 3)
+    batch = replace(
+        make_batch(learner, 72, 2),
+        obs=obs,
+        next_obs=obs,
+        state=torch.zeros(72, 2),
+        next_state=torch.zeros(72, 2),
+        action=torch.nn.functional.one_hot(plays, 3).float(),
+        reward=reward,
+        discount=torch.zeros(72),
+        phi=torch.tensor(phis, dtype=torch.float32).repeat_interleave(9 * copies, dim=0),
+    )
+    for _ in range(250):
+        learner.update(batch)
+    return learner.actor(obs[:1])[0].argmax(dim=-1)[0].tolist(), learner
+
+
+def teach_match(learner: Any, updates: int) -> Batch:
+    """Train a team of two on random joint actions of `games.Match`; return the transitions."""
+    generator = torch.Generator().manual_seed(0)
+    seen = 1.6 * torch.rand(96, 2, 1, generator=generator) - 0.8
+    action = 2 * torch.rand(96, 2, 1, generator=generator) - 1
+    obs = torch.cat([seen, torch.eye(2).expand(96, 2, 2)], dim=-1)
+    batch = replace(
+        make_batch(learner, 96, 2),
+        obs=obs,
+        next_obs=obs,
+        state=seen[..., 0],
+        next_state=seen[..., 0],
+        action=action,
+        reward=-(action - seen).square().mean(dim=(1, 2)),
+        discount=torch.zeros(96),
+    )
+    for _ in range(updates):
+        learner.update(batch)
+    return batch

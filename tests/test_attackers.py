@@ -13,7 +13,8 @@ from games import Brittle, Contrary, Echo, Match, Matching, game
 
 import mir2bench
 from mir2bench.attackers import list_attackers, make_attacker
-from mir2bench.attackers.learned import SELECTION_EPISODES, SELECTION_SEED, Config, LearnedAttacker
+from mir2bench.attackers.learned import Config, LearnedAttacker
+from mir2bench.attackers.strongest import SELECTION_EPISODES, SELECTION_SEED
 from mir2bench.engines.rendezvous_scripted import FleeTraitor
 from mir2bench.errors import ConfigError, PartitionError, PolicyError, UnknownNameError
 from mir2bench.learning.progress import Progress

@@ -218,3 +218,71 @@ def test_critic_does_not_care_for_the_order_of_agents(generator: torch.Generator
         critic(state, obs.roll(1, 0), action),
     ):
         assert (changed - value).abs().min() > 1e-5
+
+
+def make_critic(knows_phi: int = 0) -> Critic:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Critic(obs_dim=7, action_dim=2, state_dim=6, hidden=16, knows_phi=knows_phi)
+
+
+def test_critic_by_its_formula(generator: torch.Generator) -> None:
+    critic = make_critic(knows_phi=4)
+    state, obs = torch.randn(5, 6, generator=generator), torch.randn(5, 4, 7, generator=generator)
+    action = torch.randn(5, 4, 2, generator=generator)
+    phi = (torch.rand(5, 4, generator=generator) < 0.5).float()
+
+    def layer(module: torch.nn.Module, x: Tensor) -> Tensor:
+        return x @ module.weight.T + module.bias  # type: ignore[union-attr, operator]
+
+    def normalize(x: Tensor) -> Tensor:
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+
+    team = torch.zeros(5, 16)
+    for i in range(4):
+        x = torch.cat([action[:, i], obs[:, i], phi], dim=-1)  # all of phi at every agent
+        team += layer(critic.agent_out, normalize(layer(critic.agent_in, x)).clamp_min(0)).clamp_min(0) / 4
+    world = normalize(layer(critic.state_in, state)).clamp_min(0)
+    expected = layer(critic.value, layer(critic.joint, torch.cat([team, world], dim=-1)).clamp_min(0))[:, 0]
+    torch.testing.assert_close(critic(state, obs, action, phi), expected)
+    assert (critic(state, obs, action) - expected).abs().max() > 1e-3  # nobody adversarial
+    torch.testing.assert_close(critic(state, obs, action), critic(state, obs, action, torch.zeros(5, 4)))
+
+
+def test_critics_that_are_not_told_do_not_care_for_phi(generator: torch.Generator) -> None:
+    critic = make_critic()
+    state, obs = torch.randn(5, 6, generator=generator), torch.randn(5, 4, 7, generator=generator)
+    action = torch.randn(5, 4, 2, generator=generator)
+    assert torch.equal(critic(state, obs, action, torch.ones(5, 4)), critic(state, obs, action))
+
+
+def test_values_of_replacements_are_those_of_full_passes(generator: torch.Generator) -> None:
+    critic = make_critic(knows_phi=4)
+    state, obs = torch.randn(5, 6, generator=generator), torch.randn(5, 4, 7, generator=generator)
+    action = torch.randn(5, 4, 2, generator=generator)
+    phi = (torch.rand(5, 4, generator=generator) < 0.5).float()
+    read, world = critic.read(obs, phi), critic.embed_state(state)
+    agents = critic.embed(read, action)
+    torch.testing.assert_close(critic.judge(agents.mean(dim=1), world), critic(state, obs, action, phi))
+
+    def full(agent: int, play: Tensor) -> Tensor:
+        joint = action.clone()
+        joint[:, agent] = play
+        return critic(state, obs, joint, phi)
+
+    # One other action for each of all agents.
+    other = torch.randn(5, 4, 2, generator=generator)
+    found = critic.judge_replacements(agents, critic.embed(read, other), world)
+    torch.testing.assert_close(found, torch.stack([full(i, other[:, i]) for i in range(4)], dim=1))
+    # Three for each.
+    several = torch.randn(5, 4, 3, 2, generator=generator)
+    found = critic.judge_replacements(agents, critic.embed(read.unsqueeze(2), several), world)
+    expected = [torch.stack([full(i, several[:, i, k]) for k in range(3)], dim=1) for i in range(4)]
+    torch.testing.assert_close(found, torch.stack(expected, dim=1))
+    # For chosen agents, others in each row.
+    who = torch.tensor([[0, 3], [1, 1], [2, 0], [3, 2], [0, 1]])
+    rows = torch.arange(5)[:, None]
+    found = critic.judge_replacements(agents, critic.embed(read[rows, who], other[rows, who]), world, who)
+    for m in range(5):
+        for k in range(2):
+            assert found[m, k].item() == pytest.approx(full(int(who[m, k]), other[:, who[m, k]])[m].item(), abs=1e-5)

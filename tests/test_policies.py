@@ -15,8 +15,9 @@ import pytest
 import torch
 
 import mir2bench
+from mir2bench.content import content_dir
 from mir2bench.errors import PolicyError, UnknownNameError
-from mir2bench.learning.networks import Actor, ActorShape
+from mir2bench.learning.networks import Actor, ActorShape, Critic
 from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.policies import IdlePolicy, RandomPolicy, build_scripted, load_policy, read_bundle, save_policy
 from mir2bench.registration import VariantSpec
@@ -134,6 +135,194 @@ def test_a_whole_number_as_noise_comes_back(tmp_path: Path) -> None:
     assert (
         load_policy(save_policy(silent, tmp_path / "b", variant=variant, algorithm="x", config={}, seed=0)).noise == 0.0
     )  # type: ignore[attr-defined]
+
+
+# --- a team's critic, and the adversary it was trained against ---
+
+
+def full_team(variant: VariantSpec, knows_phi: int = 0) -> NetworkPolicy:
+    layout = variant.layout
+    policy, adversary = network(variant), network(variant, n_agents=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        policy.critic = Critic(layout.obs_dim, layout.action_dim, layout.state_dim, 8, knows_phi)
+        adversary.actor = Actor(adversary.actor.shape)
+    policy.training_adversary = adversary
+    return policy
+
+
+@pytest.fixture
+def full_bundle(tmp_path: Path) -> Path:
+    variant = mir2bench.spec(ID)
+    return save_policy(full_team(variant), tmp_path / "full", variant=variant, algorithm="advtrain", config={}, seed=7)
+
+
+@pytest.mark.parametrize("knows_phi", [False, True])
+@pytest.mark.parametrize("world", ["continuous", "discrete"])
+def test_critic_and_adversary_come_back(world: str, knows_phi: bool, tmp_path: Path, toy: list[str]) -> None:
+    variant = mir2bench.spec(ID if world == "continuous" else toy[1])
+    layout, n = variant.layout, variant.n_agents
+    before: Any = full_team(variant, n if knows_phi else 0)
+    save_policy(before, tmp_path / "b", variant=variant, algorithm="advtrain", config={"hidden": 8}, seed=1)
+    files = sorted(str(path.relative_to(tmp_path / "b")) for path in (tmp_path / "b").rglob("*"))
+    assert files == [
+        *("adversary", "adversary/policy.json", "adversary/weights.safetensors"),
+        *("critic.safetensors", "policy.json", "weights.safetensors"),
+    ]
+    after: Any = load_policy(tmp_path / "b")
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*sizes: int) -> torch.Tensor:
+        return torch.randn(*sizes, generator=generator)
+
+    inputs = draw(6, layout.state_dim), draw(6, n, layout.obs_dim), draw(6, n, layout.action_dim)
+    phi = torch.eye(n)[torch.arange(6) % n]
+    assert torch.equal(after.critic(*inputs, phi), before.critic(*inputs, phi))
+    assert after.critic.shape == before.critic.shape
+    assert not any(parameter.requires_grad for parameter in after.critic.parameters())
+
+    obs = inputs[1][:, :1].numpy()
+    actions = [
+        policy.training_adversary.act(obs, None, rng=np.random.default_rng(0))[0].tobytes()
+        for policy in (before, after)
+    ]
+    assert actions[0] == actions[1] != after.act(obs, None, rng=np.random.default_rng(0))[0].tobytes()
+    assert after.training_adversary.n_agents == 1
+    assert after.training_adversary.critic is None
+    text = read_bundle(tmp_path / "b" / "adversary")
+    assert (text["variant"], text["algorithm"], text["config"]) == (variant.id, "advtrain", {"hidden": 8})
+
+
+def test_policies_that_ship_neither_load_as_before(bundle: Path) -> None:
+    policy: Any = load_policy(bundle)
+    assert policy.critic is None
+    assert policy.training_adversary is None
+
+
+def test_the_published_baselines_load() -> None:
+    folders = sorted(path.parent for path in content_dir("baselines").rglob("policy.json"))
+    assert folders
+    for folder in folders[:: max(1, len(folders) // 4)]:
+        policy: Any = load_policy(folder)
+        assert ("critic" in read_bundle(folder)["architecture"]) == (policy.critic is not None)
+
+
+def test_a_team_with_a_critic_can_play_other_threats(full_bundle: Path) -> None:
+    policy: Any = load_policy(full_bundle, "Rendezvous5-adv2-v0")
+    assert policy.critic is not None
+    assert policy.training_adversary is not None
+
+
+def test_a_missing_critic(full_bundle: Path) -> None:
+    (full_bundle / "critic.safetensors").unlink()
+    with pytest.raises(PolicyError, match=r"full is incomplete: cannot read .*critic.safetensors: No such file"):
+        load_policy(full_bundle)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "alter", "no hash"])
+def test_a_damaged_critic(full_bundle: Path, damage: str) -> None:
+    path = full_bundle / "critic.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "no hash":
+        edit(full_bundle, critic_sha256=None)
+    elif damage == "truncate":
+        path.write_bytes(content[:-3])
+    else:
+        content[-1] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(PolicyError, match=r"critic.safetensors was truncated or altered: its SHA-256 is not the one"):
+        load_policy(full_bundle)
+
+
+def rewrite_critic(bundle: Path, content: bytes) -> None:
+    """Put another critic into a bundle, with the hash that belongs to it."""
+    (bundle / "critic.safetensors").write_bytes(content)
+    edit(bundle, critic_sha256=hashlib.sha256(content).hexdigest())
+
+
+def test_a_critic_that_is_no_critic(full_bundle: Path) -> None:
+    rewrite_critic(full_bundle, b"none")
+    with pytest.raises(PolicyError, match="full does not hold a policy of a known architecture"):
+        load_policy(full_bundle)
+    rewrite_critic(full_bundle, (full_bundle / "weights.safetensors").read_bytes())
+    with pytest.raises(PolicyError, match=r"(?s)does not hold a policy of a known architecture: .*agent_in.weight"):
+        load_policy(full_bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs_dim": 3}, f"the critic's sizes do not fit {ID}"),
+        ({"action_dim": 3}, f"the critic's sizes do not fit {ID}"),
+        ({"state_dim": 3}, f"the critic's sizes do not fit {ID}"),
+        ({"hidden": 0}, f"the critic's sizes do not fit {ID}"),
+        ({"hidden": 10**9}, f"the critic's sizes do not fit {ID}"),
+        ({"knows_phi": 4}, f"the critic's sizes do not fit {ID}"),
+        ({"knows_phi": "yes"}, f"the critic's sizes do not fit {ID}"),
+        ({"knows_phi": 5}, "size mismatch"),
+        ({"hidden": 9}, "size mismatch"),
+        ({"hidden": "8"}, "does not hold a policy of a known architecture"),
+        ({"layers": 2}, "does not hold a policy of a known architecture"),
+    ],
+)
+def test_an_altered_critic(full_bundle: Path, changes: dict[str, Any], message: str) -> None:
+    architecture = read_bundle(full_bundle)["architecture"]
+    edit(full_bundle, architecture={**architecture, "critic": {**architecture["critic"], **changes}})
+    with pytest.raises(PolicyError, match="full does not hold a policy of a known architecture") as caught:
+        load_policy(full_bundle)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("critic", [None, [1], {"hidden": 8}, 7])
+def test_an_incomplete_critic(full_bundle: Path, critic: Any) -> None:
+    edit(full_bundle, architecture={**read_bundle(full_bundle)["architecture"], "critic": critic})
+    with pytest.raises(PolicyError, match="full does not hold a policy of a known architecture"):
+        load_policy(full_bundle)
+
+
+def test_diverged_critics_are_neither_saved_nor_loaded(full_bundle: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    variant = mir2bench.spec(ID)
+    policy = full_team(variant)
+    assert policy.critic is not None
+    with torch.no_grad():
+        policy.critic.value.bias[0] = float("inf")
+    with pytest.raises(PolicyError, match="training has diverged, so it is not saved"):
+        save_policy(policy, tmp_path / "diverged", variant=variant, algorithm="x", config={}, seed=0)
+    rewrite_critic(full_bundle, save(dict(policy.critic.state_dict())))
+    with pytest.raises(PolicyError, match="its weights or its noise are not finite"):
+        load_policy(full_bundle)
+
+
+def test_an_adversary_that_cannot_be_saved_leaves_nothing_behind(tmp_path: Path) -> None:
+    variant = mir2bench.spec(ID)
+    policy = full_team(variant)
+    assert policy.training_adversary is not None
+    with torch.no_grad():
+        policy.training_adversary.actor.head.bias[0] = float("nan")
+    with pytest.raises(PolicyError, match="training has diverged"):
+        save_policy(policy, tmp_path / "b", variant=variant, algorithm="x", config={}, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_adversary(full_bundle: Path) -> None:
+    path = full_bundle / "adversary" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(PolicyError, match=r"adversary/weights.safetensors was truncated or altered"):
+        load_policy(full_bundle)
+    path.unlink()
+    with pytest.raises(PolicyError, match=r"adversary is incomplete: cannot read"):
+        load_policy(full_bundle)
+    (path.parent / "policy.json").unlink()
+    with pytest.raises(PolicyError, match=r"adversary is not a policy bundle: cannot read"):
+        load_policy(full_bundle)
+
+
+def test_an_adversary_of_another_world(full_bundle: Path) -> None:
+    edit(full_bundle / "adversary", variant="mir2bench/Rendezvous10-adv1-v0")
+    with pytest.raises(PolicyError, match=r"adversary holds a policy for .*Rendezvous10-adv1-v0, which cannot play"):
+        load_policy(full_bundle)
 
 
 # --- what is refused when loading ---

@@ -283,6 +283,34 @@ def test_discrete_actions_are_one_hot_and_masks_go_along() -> None:
         assert value.element_size() == 4
 
 
+# --- partitions ---
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_every_transition_has_its_own_episodes_partition(whole: bool) -> None:
+    class Attacked(ScriptedTask):
+        """Episode k is attacked by agent k mod 3, or by nobody if that is 2."""
+
+        def look(self) -> None:
+            super().look()
+            for world, episode in enumerate(self.episodes):
+                self.phi[world] = [episode.number % 3 == agent for agent in range(N)]
+
+    task = Attacked(random_scripts(3, 6, seed=5), horizon=6)
+    replay = EpisodeReplay(task, 60, n_steps=2, gamma=0.5)
+    seen = set()
+    for _ in range(20):
+        play(task, replay, 4)  # slots are used again and again
+        rng = np.random.default_rng(0)
+        batch = replay.sample_episodes(20, rng) if whole else replay.sample(200, rng)
+        number = batch.state[:, 0].int().numpy() // 100
+        expected = (number[:, None] % 3 == np.arange(N)).astype(np.float32)
+        assert np.array_equal(batch.phi.numpy(), expected)
+        seen |= set(number % 3)
+    assert seen == {0, 1, 2}
+    assert batch.phi.element_size() == 4
+
+
 # --- whole episodes ---
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from games import Echo, Match, game
+from games import Echo, Match, Recall, game
 
 import mir2bench
+from mir2bench.defenders.maddpg import Config
 from mir2bench.engines.base import Worlds
 from mir2bench.errors import ActionError, PartitionError
+from mir2bench.learning import loop
+from mir2bench.learning.replay import Batch
 from mir2bench.learning.rollout import rollout
 from mir2bench.learning.tasks import AdversaryTask, TeamTask, reward_scale
 from mir2bench.partition import Partition, perturb
@@ -82,6 +86,116 @@ def test_the_time_limit_is_told_apart(toy: list[str]) -> None:
         task.step(np.ones((2, 3), np.int64))
         assert task.truncated.tolist() == [step == 4] * 2
         assert not task.terminated.any()
+
+
+# --- the team with adversaries in it ---
+
+
+@pytest.mark.parametrize(("adversaries", "expected"), [(0, 1), (1, 1), (2, 2)])
+def test_partitions_are_drawn_anew_for_each_episode(adversaries: int, expected: int) -> None:
+    task = TeamTask(game(Match, 5, adversaries), 500, attacked=0.3, rng=np.random.default_rng(3))
+    drawn = []
+    for _ in range(6):
+        task.reset(seeds=list(range(500)))
+        assert task.phi.dtype == np.int8
+        drawn.append(task.phi.copy())
+    assert all((one != other).any() for one, other in pairwise(drawn))
+    phi = np.concatenate(drawn)
+    weight = phi.sum(axis=1)
+    assert set(weight) == {0, expected}  # as many as the variant has, or one where it has none
+    assert (weight > 0).mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 3_000))
+    share = 0.3 * expected / 5
+    assert phi.mean(axis=0) == pytest.approx([share] * 5, abs=4 * np.sqrt(share / 3_000))  # nobody is spared
+
+
+def test_only_the_worlds_that_start_anew_get_other_partitions() -> None:
+    task = TeamTask(game(Match, 5), 40, attacked=1.0, rng=np.random.default_rng(0))
+    task.reset(seeds=list(range(40)))
+    before = task.phi.copy()
+    task.reset(np.array([3, 7, 9]))
+    kept = np.setdiff1d(np.arange(40), [3, 7, 9])
+    assert np.array_equal(task.phi[kept], before[kept])
+    assert (task.phi.sum(axis=1) == 1).all()
+    task.step(np.zeros((40, 5, 1), np.float32))
+    assert np.array_equal(task.phi[kept], before[kept])
+
+
+def test_partitions_depend_on_their_generator_alone() -> None:
+    phis = []
+    for seed in (1, 1, 2):
+        task = TeamTask(game(Match, 5), 20, attacked=0.5, rng=np.random.default_rng(seed))
+        task.reset(seeds=list(range(20)))
+        phis.append(task.phi.tobytes())
+    assert phis[0] == phis[1] != phis[2]
+
+
+def test_the_number_of_adversaries_can_be_chosen() -> None:
+    task = TeamTask(game(Match, 5), 20, attacked=1.0, n_adversaries=3)
+    task.reset(seeds=list(range(20)))
+    assert (task.phi.sum(axis=1) == 3).all()
+
+
+def test_without_attacks_nothing_is_drawn() -> None:
+    rng = np.random.default_rng(0)
+    task = TeamTask(game(Match, 5), 20, rng=rng)
+    task.reset(seeds=list(range(20)))
+    assert not task.phi.any()
+    assert rng.random() == np.random.default_rng(0).random()
+
+
+def test_the_world_knows_nothing_of_the_partition() -> None:
+    """What adversaries do is up to the learner: the same actions have the same results."""
+    task, clean = (TeamTask(game(Recall, 3), 6, attacked=attacked) for attacked in (1.0, 0.0))
+    for one in (task, clean):
+        one.reset(seeds=list(range(6)))
+        for actions in (0, 0, 1):
+            one.step(np.full((6, 3), actions))
+        assert not one.worlds.phi.any()
+    assert task.phi.any()
+    assert np.array_equal(task.reward, clean.reward)
+    assert np.array_equal(task.obs, clean.obs)
+
+
+class Intervening:
+    """A learner whose policy says 1 and who makes adversaries say 5; it keeps what it was asked and given."""
+
+    recurrent = False
+
+    def __init__(self) -> None:
+        self.policy: Any = Fixed(1)
+        self.asked: list[np.ndarray] = []
+        self.batches: list[Batch] = []
+
+    def intervene(self, task: Any, actions: np.ndarray) -> np.ndarray:
+        self.asked.append(actions)
+        return np.where(task.phi > 0, 5, actions)
+
+    def update(self, batch: Batch) -> dict[str, Any]:
+        self.batches.append(batch)
+        return {}
+
+    def diagnose(self, batch: Batch) -> dict[str, Any]:
+        return {}
+
+
+def test_the_learner_intervenes_after_warmup_and_what_is_executed_is_stored() -> None:
+    task = TeamTask(game(Echo, 3), 4, attacked=0.5, rng=np.random.default_rng(0))
+    task.reset(seeds=[0, 1, 2, 3])
+    learner = Intervening()
+    config = Config(worlds=4, batch_size=400, warmup=48)
+    loop.train(task, learner, config, budget=480, seed=0, measure=lambda policy: {})
+    assert len(learner.asked) == 120 - 12  # 48 steps of random play fill 12 rounds
+    assert all((actions == 1).all() for actions in learner.asked)
+    batch = learner.batches[-1]
+    said = batch.action.argmax(dim=-1).numpy()
+    # Nobody but adversaries says 5 and nobody else says 1 once random play is over; of that there were two episodes
+    # in each of four worlds, a tenth of all.
+    told = np.where(batch.phi.numpy() > 0, 5, 1)
+    assert (said == told).mean() == pytest.approx(0.9 + 0.1 / 6, abs=0.05)
+    assert set(batch.phi.sum(dim=-1).int().tolist()) == {0, 1}
+    # The next observation shows what was executed, a fifth of it.
+    after = batch.next_obs[..., :3].numpy()
+    np.testing.assert_allclose(after[:, 0], said / 5, atol=1e-6)
 
 
 # --- the adversaries ---

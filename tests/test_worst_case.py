@@ -29,14 +29,14 @@ from mir2bench.learning.worst_case import (
     worst_replacement,
 )
 
-M, N, O, S = 12, 3, 4, 5
+M, N, OBS, S = 12, 3, 4, 5
 
 
 def make_critic(action_dim: int, knows_phi: int = 0, seed: int = 0) -> Critic:
     """Return a critic with weights twice as large as usual, so that its values bend."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        critic = Critic(O, action_dim, S, 8, knows_phi)
+        critic = Critic(OBS, action_dim, S, 8, knows_phi)
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.mul_(2.0)
@@ -59,7 +59,7 @@ def make_situation(action_dim: int, *, discrete: bool, masked: bool = False, siz
         likes = action if mask is None else action - 9 * (1 - mask)
         action = torch.eye(action_dim)[likes.argmax(dim=-1)]
     phi = (torch.rand(size, N, generator=generator) < 0.3).float()
-    return Situation(draw(size, S), draw(size, N, O), action, mask, phi)
+    return Situation(draw(size, S), draw(size, N, OBS), action, mask, phi)
 
 
 def value(critic: Critic, at: Situation, action: Tensor | None = None) -> Tensor:

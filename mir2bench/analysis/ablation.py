@@ -11,7 +11,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from mir2bench.analysis.options import StudyOptions
-from mir2bench.analysis.output import MARKERS, PALETTE, Output, arm_label, draw_anchors, drawing, short_id
+from mir2bench.analysis.output import Output, drawing, short_id
 from mir2bench.analysis.studies import (
     as_text,
     attackable,
@@ -23,6 +23,7 @@ from mir2bench.analysis.studies import (
 )
 from mir2bench.errors import ConfigError, unknown_name
 from mir2bench.evaluation.contenders import Contender, resolve_configs
+from mir2bench.evaluation.figures import MARKERS, PALETTE, arm_label, draw_anchors
 from mir2bench.evaluation.protocol import CLEAN, get_protocol
 from mir2bench.evaluation.study import Study
 from mir2bench.registration import VariantSpec
@@ -55,8 +56,8 @@ class Options(StudyOptions):
     """Other settings that differ from the defender's defaults."""
 
 
-def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
-    """Run the ablation that the options describe."""
+def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
+    """Run the ablation that the options describe; return 1 if jobs failed."""
     variant = attackable(options.env)
     budget = budget_of(options)
     contenders = sweep(options.algo, options.setting, options.values, options.settings, range(budget.defender_seeds))
@@ -76,7 +77,7 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     shown = as_text(table.assign(value=table["value"].map("{:g}".format)), "value", "arm")
     output.show(shown, f"{options.algo} on {variant.id}: team return and 95% intervals")
     output.summary({"algorithm": options.algo, "setting": options.setting, "results": table.to_dict("records")})
-    finished.check_complete()
+    return finished.status()
 
 
 def sweep(

@@ -13,10 +13,11 @@ import tyro
 from matplotlib.figure import Figure
 
 from mir2bench.analysis.options import StudyOptions
-from mir2bench.analysis.output import GREY, MARKERS, PALETTE, Output, arm_label, draw_anchors, drawing, short_id
+from mir2bench.analysis.output import Output, drawing, short_id
 from mir2bench.analysis.studies import Finished, as_text, budget_of, cells, draw_estimates, estimates, run_study
 from mir2bench.errors import ConfigError, UnknownNameError
 from mir2bench.evaluation.contenders import resolve_contenders
+from mir2bench.evaluation.figures import GREY, MARKERS, PALETTE, arm_label, draw_anchors
 from mir2bench.evaluation.jobs import Job
 from mir2bench.evaluation.protocol import CLEAN, WORST, get_protocol
 from mir2bench.evaluation.scores import select
@@ -76,8 +77,8 @@ class SharedTraining(Study):
         return list(jobs.values())
 
 
-def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
-    """Run the attacks that the options describe."""
+def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
+    """Run the attacks that the options describe; return 1 if jobs failed."""
     base = spec(options.env)
     variants = with_counts(base, options.counts or range(1, base.n_agents // 2 + 1))
     budget = budget_of(options)
@@ -95,7 +96,7 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     shown = as_text(_line(table, protocol.headline), "adversaries", "defender")
     output.show(shown, f"{base.id}: team return by number of adversaries, 95% intervals")
     output.summary({"headline": protocol.headline, "results": table.to_dict("records")})
-    finished.check_complete()
+    return finished.status()
 
 
 def with_counts(base: VariantSpec, counts: Sequence[int]) -> list[VariantSpec]:

@@ -18,9 +18,10 @@ import tyro
 from matplotlib.figure import Figure
 
 from mir2bench.analysis.matches import Matches, MatchOptions, Team, load_matches
-from mir2bench.analysis.output import GREY, Output, drawing
+from mir2bench.analysis.output import Output, drawing
 from mir2bench.engines.base import Worlds
 from mir2bench.errors import ConfigError
+from mir2bench.evaluation.figures import GREY
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import Policy

@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 
 from mir2bench.analysis.discrepancy import Discrepancy, compare
 from mir2bench.analysis.matches import Matches, MatchOptions, Team, load_matches
-from mir2bench.analysis.output import GREY, MARKERS, PALETTE, Output, drawing
+from mir2bench.analysis.output import Output, drawing
 from mir2bench.analysis.representations import Cells, Recording, check_network, draw_cells, record
 from mir2bench.errors import ConfigError
+from mir2bench.evaluation.figures import GREY, MARKERS, PALETTE
 from mir2bench.evaluation.protocol import evaluation_seeds
 from mir2bench.partition import Partition
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mir2bench.analysis.options import command_line
 from mir2bench.errors import StudyError
-from mir2bench.evaluation import figures
+from mir2bench.evaluation.figures import STYLE
 from mir2bench.evaluation.files import plain, replace_file, write_json
 from mir2bench.evaluation.films import write_film
 from mir2bench.evaluation.monitor import default_console
@@ -26,13 +26,6 @@ from mir2bench.evaluation.scores import environment
 from mir2bench.evaluation.single import claim_folder, default_out
 from mir2bench.evaluation.tables import number
 from mir2bench.registration import VariantSpec
-
-PALETTE = figures._PALETTE
-"""Okabe and Ito's colors."""
-MARKERS = figures._MARKERS
-GREY = figures._GREY
-draw_anchors = figures._anchors  # floor and ceiling of a variant, as lines
-arm_label = figures._arm
 
 
 def short_id(variant: VariantSpec) -> str:
@@ -43,7 +36,7 @@ def short_id(variant: VariantSpec) -> str:
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """Give every matplotlib `Figure` that is made inside the style of all our figures."""
-    with matplotlib.rc_context(figures._STYLE):
+    with matplotlib.rc_context(STYLE):
         yield
 
 

@@ -19,7 +19,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from mir2bench.analysis.options import StudyOptions
-from mir2bench.analysis.output import PALETTE, Output, draw_anchors, drawing, short_id
+from mir2bench.analysis.output import Output, drawing, short_id
 from mir2bench.analysis.studies import (
     as_text,
     attackable,
@@ -32,6 +32,7 @@ from mir2bench.analysis.studies import (
 )
 from mir2bench.errors import NotApplicableError, PolicyError
 from mir2bench.evaluation.contenders import Contender, resolve_contenders
+from mir2bench.evaluation.figures import PALETTE, draw_anchors
 from mir2bench.evaluation.outcomes import Outcome
 from mir2bench.evaluation.protocol import CLEAN, Protocol
 from mir2bench.evaluation.scores import select
@@ -101,8 +102,8 @@ _TRAINING = f"{__name__}:TrainingAdversary"
 PROTOCOL = Protocol("overfit", trained=(FRESH,), sampled_partitions=5, white_box=(GREEDY, _TRAINING))
 
 
-def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
-    """Make the comparison that the options describe."""
+def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
+    """Make the comparison that the options describe; return 1 if jobs failed."""
     variant = attackable(options.env)
     budget = budget_of(options)
     names = options.algo or (() if options.policy else ("maddpg", "romq", "advtrain"))
@@ -118,11 +119,11 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     output.table("overfit", table)
     output.table("overfit-gaps", differences)
     output.figure("overfit", draw(table, variant))
-    shown = table.assign(arm=[ARMS[arm] for arm in table["arm"]])
+    shown = table.replace({"arm": {FRESH: "fresh"}})
     output.show(as_text(shown, "defender", "arm"), f"{variant.id}: team return and 95% intervals")
     output.show(as_text(differences, "defender", "adversary"), "Return lost from a known adversary to the fresh one")
     output.summary({"results": table.to_dict("records"), "gaps": differences.to_dict("records")})
-    finished.check_complete()
+    return finished.status()
 
 
 def check_trained(contenders: Sequence[Contender], variant: VariantSpec) -> None:
@@ -173,7 +174,12 @@ def draw(table: pd.DataFrame, variant: VariantSpec) -> Figure:
         for j, arm in enumerate(shown):
             rows = select(table, arm=arm)
             places = [defenders.index(name) + (j - (len(shown) - 1) / 2) * width for name in rows["defender"]]
-            bars = {"color": PALETTE[j], "hatch": ("", "..", "xx", "//")[j], "edgecolor": "white", "label": ARMS[arm]}
+            bars: Any = {
+                "color": PALETTE[j],
+                "hatch": ("", "..", "xx", "//")[j],
+                "edgecolor": "white",
+                "label": ARMS[arm],
+            }
             axes.bar(places, rows["mean"] - floor, width * 0.92, bottom=floor, **bars)
             draw_estimates(axes, places, rows, fmt="none", color="black")
         draw_anchors(axes, variant)

@@ -13,11 +13,12 @@ import tyro
 from matplotlib.figure import Figure
 
 from mir2bench.analysis.options import StudyOptions
-from mir2bench.analysis.output import GREY, MARKERS, PALETTE, Output, arm_label, drawing
+from mir2bench.analysis.output import Output, drawing
 from mir2bench.analysis.studies import (
     Finished,
     as_text,
     attackable,
+    budget_of,
     cells,
     draw_estimates,
     estimate,
@@ -25,6 +26,7 @@ from mir2bench.analysis.studies import (
     run_study,
 )
 from mir2bench.errors import ConfigError, StudyError
+from mir2bench.evaluation.figures import GREY, MARKERS, PALETTE, arm_label
 from mir2bench.evaluation.outcomes import Outcome
 from mir2bench.evaluation.protocol import CLEAN, ROBUST, WORST
 from mir2bench.evaluation.scores import select
@@ -56,8 +58,8 @@ class Options(StudyOptions):
     """Settings that differ from the defenders' defaults; ALGORITHM.KEY=VALUE for one alone."""
 
 
-def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
-    """Make the tables that the options describe."""
+def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
+    """Make the tables that the options describe; return 1 if jobs failed."""
     if options.study is not None:
         finished = open_study(options.study)
         variant = choose_variant(finished, options)
@@ -90,7 +92,7 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
             "differences": spread.to_dict("records"),
         }
     )
-    finished.check_complete()
+    return finished.status()
 
 
 def resolve(options: Options) -> Study:
@@ -103,9 +105,8 @@ def resolve(options: Options) -> Study:
         options.algo,
         variants=() if options.env is None else (options.env,),
         policies=options.policy,
-        budget=options.budget,
+        budget=budget_of(options),
         protocol=options.protocol,
-        seeds=options.seeds,
         settings=options.settings,
     )
     if len(study.variants) > 1:  # those of the policies
@@ -226,7 +227,7 @@ def variance(returns: np.ndarray) -> dict[str, float]:
         return max(0.0, square / size) ** 0.5
 
     (upper, upper_df), (lower, lower_df) = among("a", "sea"), among("sa", "ea")
-    f = upper / lower if lower else float("nan")
+    f = upper / lower if lower else float("inf") if upper else float("nan")
     values = (
         deviation(ms["a"] - ms["sa"] - ms["ea"] + ms["sea"], s * e),
         deviation(ms["s"] - ms["sa"] - ms["se"] + ms["sea"], e * p),

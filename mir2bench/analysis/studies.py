@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,10 @@ def budget_of(options: Any) -> Budget:
     """Return the budget that the options name, with their number of seeds.
 
     Raises:
-        UnknownNameError, ConfigError: no such budget, or too few or too many seeds.
+        UnknownNameError, ConfigError: no such budget, too few or too many seeds, or no worker.
     """
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"--workers must be 1 or more, but it is {options.workers}.")
     budget = get_budget(options.budget)
     return budget if options.seeds is None else dataclasses.replace(budget, defender_seeds=options.seeds)
 
@@ -89,10 +92,12 @@ class Finished:
         scores, cells = (t.replace({"attacker": dict(attackers)}) for t in (self.scores, self.cells))
         return dataclasses.replace(self, scores=scores, cells=cells)
 
-    def check_complete(self) -> None:
-        """Raise `StudyError` if jobs failed; to be called when everything else is written."""
-        if line := shortfall(self.summary):
-            raise StudyError(f"the analysis is incomplete: {line}")
+    def status(self) -> int:
+        """Return the exit status of an analysis that has written all it could: 1 if jobs failed, which is told."""
+        line = shortfall(self.summary)
+        if line:
+            print(f"error: the analysis is incomplete: {line}", file=sys.stderr)
+        return int(bool(line))
 
 
 def run_study(study: Study, output: Output) -> Finished:

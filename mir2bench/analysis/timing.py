@@ -19,9 +19,10 @@ import tyro
 from matplotlib.figure import Figure
 
 from mir2bench.analysis import options as shared
-from mir2bench.analysis.output import PALETTE, Output, drawing, short_id
+from mir2bench.analysis.output import Output, drawing, short_id
 from mir2bench.defenders import get_defender, list_defenders
 from mir2bench.errors import ConfigError
+from mir2bench.evaluation.figures import PALETTE
 from mir2bench.evaluation.tables import number
 from mir2bench.learning.loop import Collector
 from mir2bench.learning.replay import EpisodeReplay

@@ -26,9 +26,7 @@ def check_attack(name: str, variant: VariantSpec, phi: Partition, budget: int | 
         )
     Partition.parse(phi, variant.n_agents, variant.n_adversaries)
     if phi.weight == 0:
-        raise PartitionError(
-            f"the attacker `{name}` needs a partition with at least one adversary, but phi is all 0."
-        )
+        raise PartitionError(f"the attacker `{name}` needs a partition with at least one adversary, but phi is all 0.")
     if phi.weight == variant.n_agents:
         raise PartitionError(
             f"phi makes all {phi.weight} agents adversarial, which leaves the attacker `{name}` no team to attack. "

@@ -7,19 +7,24 @@ rho = pi(a_t | o_t) / pi_old(a_t | o_t) of probabilities, all epochs over a batc
 
     L = - mean min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) + mean (V(s_t, o_t) - R_t)^2.
 
-Training starts twice: once from scratch, and once from the family's scripted traitor that hurts this victim most, to
-whose actions the actor's output, zero at first, is added (residual policy learning, Silver et al. 2018). The policies
-on the way are compared on seeds of their own, and the strongest is returned: a team must not look robust because one
-training went astray.
+Training starts twice: once from the family's scripted traitor that hurts this victim most, to whose actions the actor's
+output, zero at first, is added (residual policy learning, Silver et al. 2018); and once without scripts, from the most
+harmful of many random networks (`scouting`). The policies on the way are compared on seeds of their own, and the
+strongest is returned: a team must not look robust because one training went astray.
+
+Continuous exploration is correlated in time: noise that is drawn anew in each step cancels out before a team reacts to
+it (colored noise, Hollenstein et al. 2024). The likelihoods are those of the noise of one step.
 
 Differences from the paper and from its authors' code:
 1. They train the adversary with MADDPG, as the team. Against a rendezvous team that scored -10.6 clean and -26.7 under
    the scripted flight, MADDPG's attack stayed between -25.2 and -26.1 in trials of 100,000 to 300,000 steps. PPO from
    scratch came as far in the same time, and it does not spoil a good start.
-2. The start from a script, where the family has scripted traitors.
+2. The starts from a script, where the family has scripted traitors, and from a scouted network.
 3. The strongest of several policies is kept, by the team's return on seeds that evaluation never uses.
-4. Adversaries share their actor, as theirs do; the agent id tells them apart. Actors are feed-forward.
-5. A time limit is bootstrapped with the value of the true last observation.
+4. Adversaries share their actor, as theirs do, and the agent id tells them apart; `shared=False` gives each its own.
+   Actors are feed-forward.
+5. A time limit is bootstrapped with the value of the true last observation. Worlds stand at different phases of their
+   episodes (`StaggeredTask`).
 """
 
 from __future__ import annotations
@@ -33,20 +38,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mir2bench.errors import ConfigError, PolicyError
+from mir2bench.attackers.checks import check_attack
+from mir2bench.attackers.scouting import FINALISTS, ROUNDS, heads, scout
+from mir2bench.attackers.staggered import StaggeredTask
+from mir2bench.attackers.strongest import Strongest
+from mir2bench.errors import ConfigError
+from mir2bench.learning.architectures import Network, SeparateActors, SeparateShape
 from mir2bench.learning.networks import Actor, ActorShape, Critic, legal_logits
 from mir2bench.learning.policy import NetworkPolicy, script_output
 from mir2bench.learning.progress import Callback, Progress
-from mir2bench.learning.rollout import rollout
-from mir2bench.learning.tasks import AdversaryTask
 from mir2bench.learning.threads import one_torch_thread
 from mir2bench.partition import Partition
 from mir2bench.policies import Policy, build_scripted
 from mir2bench.registration import VariantSpec
 
-SELECTION_SEED = 2_000_000
-"""First of the seeds on which an attack's candidates are compared; apart from training's and evaluation's."""
-SELECTION_EPISODES = 64
 REPORTS = 8
 """How often each start reports its strength, spread evenly over its part of the budget."""
 
@@ -57,10 +62,13 @@ class Config:
 
     Attributes:
         starts: trainings, each with an equal part of the budget: the first builds on the strongest scripted traitor (if
-            the family has one), all others begin from scratch.
+            the family has one), all others begin from a scouted network.
+        scouts: random networks tried before such a beginning, fewer on small budgets; 0 begins from the first at hand.
+        shared: whether all adversaries share one actor rather than have one each.
         hidden: width of all hidden layers.
-        lr: Adam's step size at the start; it shrinks linearly to a twentieth.
+        lr: Adam's step size for the actor at the start; it shrinks linearly to a twentieth.
         script_lr: the same on top of a script.
+        value_lr: the same for the value network.
         gamma: discount per step.
         gae: lambda of generalized advantage estimation.
         clip: epsilon, the range of the probability ratio.
@@ -68,33 +76,42 @@ class Config:
         minibatch: samples per gradient step.
         std: standard deviation of continuous exploration at the start; it is learned from then on.
         script_std: the same on top of a script.
+        persistence: correlation of continuous exploration from one step to the next.
         worlds: parallel episodes.
         rollout: steps per world and batch.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients of the actor and of the value network are each clipped to this norm.
     """
 
     starts: int = 2
+    scouts: int = 64
+    shared: bool = True
     hidden: int = 64
-    lr: float = 2e-3
+    lr: float = 5e-4
     script_lr: float = 2e-4
-    gamma: float = 0.98
-    gae: float = 0.9
+    value_lr: float = 2e-3
+    gamma: float = 0.995
+    gae: float = 0.97
     clip: float = 0.2
     epochs: int = 4
-    minibatch: int = 3200
-    std: float = 0.5
+    minibatch: int = 800
+    std: float = 0.3
     script_std: float = 0.1
-    worlds: int = 256
+    persistence: float = 0.9
+    worlds: int = 64
     rollout: int = 50
     max_grad_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in (f.name for f in fields(self)):
+        for name in (f.name for f in fields(self) if f.name != "shared"):
             value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise ConfigError(f"{name} must be a finite number above 0, but it is {value}.")
+            may_be_zero = name in ("scouts", "persistence")
+            if not (0 < value < float("inf") or (may_be_zero and value == 0)):
+                least = "of at least 0" if may_be_zero else "above 0"
+                raise ConfigError(f"{name} must be a finite number {least}, but it is {value}.")
         if self.gamma > 1 or self.gae > 1:
             raise ConfigError(f"gamma and gae must be at most 1, but they are {self.gamma} and {self.gae}.")
+        if self.persistence >= 1:
+            raise ConfigError(f"persistence must be below 1, but it is {self.persistence}.")
 
 
 class LearnedAttacker:
@@ -129,48 +146,23 @@ class LearnedAttacker:
                 and whose "attacked_return/now" is that under the policy in training.
 
         Raises:
-            ConfigError: phi names no adversary, or the budget is not positive.
+            PartitionError, ConfigError: see `check_attack`.
             PolicyError: the team's returns are not finite.
         """
-        if budget < 1:
-            raise ConfigError(f"the budget must be 1 step or more, but it is {budget}.")
-        if phi.weight == 0:
-            raise ConfigError("the learned attacker needs a partition with at least one adversary, but phi is all 0.")
-
-        def returns_under(policy: Policy) -> np.ndarray:
-            seeds = range(SELECTION_SEED, SELECTION_SEED + SELECTION_EPISODES)
-            return rollout(variant, victim, phi, policy, seeds).returns
-
+        check_attack(self.name, variant, phi, budget)
+        strongest = Strongest(variant, victim, phi)
         scripts = {name: build_scripted(p, variant) for name, p in variant.engine_class.scripted_traitors.items()}
-        strongest = min(scripts, key=lambda name: returns_under(scripts[name]).mean(), default="")
-        lowest = np.full(SELECTION_EPISODES, np.inf)
-        best: NetworkPolicy | None = None
+        hardest = min(scripts, key=lambda name: strongest.returns_under(scripts[name]).mean(), default="")
         share = budget // self.config.starts
         for start, sequence in enumerate(np.random.SeedSequence(seed).spawn(self.config.starts)):
-            script = (strongest, scripts[strongest]) if strongest and start == 0 else None
+            script = (hardest, scripts[hardest]) if hardest and start == 0 else None
             own_seed = int(sequence.generate_state(1)[0])
             training = _Training(variant, victim, phi, self.config, share, own_seed, script)
             for steps, losses in training.run():
-                now = returns_under(training.policy)
-                if _clearly_lower(now, lowest):
-                    lowest, best = now, training.snapshot()
+                scores = strongest.offer(training.policy, training.snapshot)
                 if callback is not None:
-                    scores = {"attacked_return": float(lowest.mean()), "attacked_return/now": float(now.mean())}
                     callback(Progress(min(start * share + steps, budget), budget, {**scores, **losses}))
-        if best is None:
-            raise PolicyError(f"{variant.id}: the team's return under attack was never a finite number.")
-        return best
-
-
-def _clearly_lower(new: np.ndarray, old: np.ndarray) -> bool:
-    """Whether returns on the same episodes fell by more than two standard errors of the paired difference.
-
-    Chance alone must not replace a policy: what looks better here by luck is worse elsewhere.
-    """
-    if not np.isfinite(old).all():
-        return bool(np.isfinite(new).all())
-    gain = old - new
-    return bool(gain.mean() > 2 * gain.std() / np.sqrt(len(gain)))
+        return strongest.policy()
 
 
 class _Training:
@@ -191,29 +183,29 @@ class _Training:
         script: tuple[str, Policy] | None,
     ) -> None:
         worlds = min(config.worlds, max(8, budget // (2 * variant.horizon)))
-        starts, victim_seed = np.random.SeedSequence(seed).generate_state(2)
         self.config = config
         self.budget = budget
+        self.seed = seed
         self.rollout = min(config.rollout, max(1, budget // (4 * worlds)))
-        self.task = AdversaryTask(variant, worlds, victim, phi, np.random.default_rng(victim_seed))
-        seeds = np.random.default_rng(starts).integers(2**63, size=worlds)
-        self.task.reset(seeds=[int(s) for s in seeds])
+        self.task = StaggeredTask(variant, worlds, victim, phi, seed)
         layout = self.task.layout
         self.shape = ActorShape(layout.obs_dim, layout.action_dim, layout.discrete, config.hidden, recurrent=False)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):  # torch draws initial weights from its global generator only
             torch.manual_seed(seed)
-            self.actor = Actor(self.shape)
+            self.actor = self._new_actor()
             self.value = Critic(layout.obs_dim, 0, layout.state_dim, config.hidden)
-        std = config.std
         if script is not None:
-            std = config.script_std
-            torch.nn.init.zeros_(self.actor.head.weight)
-            torch.nn.init.zeros_(self.actor.head.bias)
+            for head in heads(self.actor):
+                torch.nn.init.zeros_(head.weight)
+                torch.nn.init.zeros_(head.bias)
+        std = config.std if script is None else config.script_std
         self.log_std = torch.full((layout.action_dim,), float(np.log(std)), requires_grad=True)
+        self.noise: Tensor | None = None
         self.script = script
         self.script_rng = np.random.default_rng(seed)
         self.policy = NetworkPolicy(self.actor, self.task.n_agents, script=script)
+        self.played_against = (variant, victim, phi)
 
     def snapshot(self) -> NetworkPolicy:
         """Return a copy of the policy as it stands."""
@@ -222,28 +214,47 @@ class _Training:
     def run(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train, yielding the environment steps done and the losses from time to time.
 
-        On top of a script it yields once before it begins, and lets the value network learn for a tenth of the rounds
-        before the actor follows it.
+        A good start, from a script or from scouting, is yielded first of all; and before the actor leaves it, the value
+        network learns for a tenth of the rounds.
         """
         config = self.config
-        if self.script is not None:
-            yield 0, {}
-        lr = config.lr if self.script is None else config.script_lr
-        parameters = [*self.actor.parameters(), *self.value.parameters(), self.log_std]
-        optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+        used = self._scout() if self.script is None else 0
+        if used or self.script is not None:
+            yield used, {}
+        rates = (config.lr if self.script is None else config.script_lr, config.value_lr)
+        networks = ([*self.actor.parameters(), self.log_std], list(self.value.parameters()))
+        groups = [{"params": network, "lr": lr} for network, lr in zip(networks, rates, strict=True)]
+        optimizer = torch.optim.Adam(groups, fused=True)
         steps = self.task.batch * self.rollout
-        rounds = max(1, self.budget // steps)
-        value_rounds = 0 if self.script is None else rounds // 10
+        rounds = max(1, (self.budget - used) // steps)
         reports = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
         for done in range(1, rounds + 1):
-            optimizer.param_groups[0]["lr"] = lr * (1 - 0.95 * done / rounds)
-            losses = self._improve(optimizer, parameters, train_actor=done > value_rounds)
+            for group, lr in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = lr * (1 - 0.95 * done / rounds)
+            losses = self._improve(optimizer, train_actor=done > rounds // 10)
             if done in reports:
-                yield done * steps, losses
+                yield used + done * steps, losses
 
-    def _improve(
-        self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], *, train_actor: bool
-    ) -> dict[str, float]:
+    def _new_actor(self) -> Network:
+        """Draw an actor from torch's global generator."""
+        shape, k = self.shape, self.task.n_agents
+        if self.config.shared or k == 1:
+            return Actor(shape)
+        return SeparateActors(SeparateShape(shape.obs_dim, shape.action_dim, shape.discrete, shape.hidden, k))
+
+    def _scout(self) -> int:
+        """Take over the weights of the best of many random networks; return the environment steps that it took.
+
+        At most a quarter of the budget goes into it.
+        """
+        count = min(self.config.scouts, self.budget // (4 * ROUNDS * self.task.horizon)) // FINALISTS * FINALISTS
+        if count == 0:
+            return 0
+        found, steps = scout(*self.played_against, self._new_actor, count, self.seed)
+        self.actor.load_state_dict(found.state_dict())
+        return steps
+
+    def _improve(self, optimizer: torch.optim.Optimizer, *, train_actor: bool) -> dict[str, float]:
         """Collect one batch of rollouts and make all epochs over it."""
         config = self.config
         obs, state, mask, base, action, log_prob, advantage, target = self._rollout()
@@ -263,7 +274,9 @@ class _Training:
                 loss = value_loss + (policy_loss if train_actor else 0.0)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], config.max_grad_norm)
+                for group in optimizer.param_groups:
+                    trained = [p for p in group["params"] if p.grad is not None]
+                    torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
                 optimizer.step()
         return {"loss/policy": policy_loss.item(), "loss/value": value_loss.item()}
 
@@ -289,10 +302,10 @@ class _Training:
             executed = action.numpy() if self.shape.discrete else action.clamp(-1.0, 1.0).numpy()
             task.step(executed)
             rewards.append(torch.from_numpy(task.reward.astype(np.float32)))
-            done = task.terminated | task.truncated
+            done = task.ended
             next_values.append(self._value() * unit * torch.from_numpy(~task.terminated))
             ended.append(torch.from_numpy(done))
-            self._restart()
+            task.restart()
         advantage = torch.zeros(task.batch)
         advantages = []
         for t in reversed(range(self.rollout)):
@@ -331,7 +344,9 @@ class _Training:
         if self.shape.discrete:
             probs = legal_logits(out, mask).softmax(dim=-1)
             return torch.multinomial(probs.flatten(0, 1), 1, generator=self.generator).view(probs.shape[:2])
-        return out + self.log_std.exp() * torch.randn(out.shape, generator=self.generator)
+        fresh, rho = torch.randn(out.shape, generator=self.generator), self.config.persistence
+        self.noise = fresh if self.noise is None else rho * self.noise + (1 - rho**2) ** 0.5 * fresh
+        return out + self.log_std.exp() * self.noise
 
     def _log_prob(self, obs: Tensor, mask: Tensor | None, base: Tensor, action: Tensor) -> Tensor:
         """Return the joint log-probability (B,) of the adversaries' actions."""
@@ -341,9 +356,3 @@ class _Training:
             return log_probs.gather(-1, action[..., None]).sum(dim=(-2, -1))
         gap = (action - out) / self.log_std.exp()
         return -(0.5 * gap.square() + self.log_std).sum(dim=(-2, -1))
-
-    def _restart(self) -> None:
-        """Start anew the episodes that have ended."""
-        ended = np.flatnonzero(self.task.terminated | self.task.truncated)
-        if ended.size:
-            self.task.reset(ended)

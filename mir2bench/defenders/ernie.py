@@ -82,9 +82,10 @@ class ErnieLearner(maddpg.MaddpgLearner):
         obs = batch.obs if batch.sequences is None or not self.recurrent else batch.sequences.obs
         delta = torch.randn(obs.shape, generator=self.generator_delta)
         delta = self.config.epsilon_obs * F.normalize(delta, dim=-1)
+        clean = logits if self.config.stackelberg else logits.detach()
         for _ in range(self.config.inner_steps):
             delta.requires_grad_()
-            distance = self._distance(batch, self._logits(batch, delta), logits.detach())
+            distance = self._distance(batch, self._logits(batch, delta), clean)
             (ascent,) = torch.autograd.grad(distance, delta, create_graph=self.config.stackelberg)
             delta = self.config.epsilon_obs * F.normalize(
                 delta + ascent / (ascent.norm(dim=-1, keepdim=True) + 1e-12), dim=-1

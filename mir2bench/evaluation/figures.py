@@ -20,10 +20,10 @@ from mir2bench.evaluation.scores import select
 from mir2bench.evaluation.statistics import performance_profile
 from mir2bench.registration import VariantSpec
 
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")  # as many as share no factor with the palette
-_GREY = "#666666"
-_STYLE: Any = {
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "h")  # as many as share no factor with the palette
+GREY = "#666666"
+STYLE: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -59,7 +59,7 @@ def draw_all(
         File name without extension -> caption.
     """
     figures: dict[str, tuple[Figure, str]] = {}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figures["performance"] = (
             performance(summary, spec),
             "Cooperative and robust performance: mean team return with 95% intervals. Bars start at the variant's "
@@ -74,8 +74,8 @@ def draw_all(
         if judged:
             figures["profile"] = (
                 profile(judged, spec),
-                f"Performance profile of the {_arm(judged[0].headline)} arm: the share of runs whose score lies above "
-                "each threshold, with pointwise 95% intervals.",
+                f"Performance profile of the {arm_label(judged[0].headline)} arm: the share of runs whose score lies "
+                "above each threshold, with pointwise 95% intervals.",
             )
         if summary["improvement"]:
             figures["improvement"] = (
@@ -121,7 +121,7 @@ def performance(summary: Mapping[str, Any], spec: VariantSpec) -> Figure:
     labels: list[tuple[float, float, Any]] = []
     width = 0.8 / len(arms)
     for j, arm in enumerate(arms):
-        label: str | None = _arm(arm)
+        label: str | None = arm_label(arm)
         for i, entry in enumerate(defenders.values()):
             if arm not in entry["arms"]:
                 continue
@@ -132,7 +132,7 @@ def performance(summary: Mapping[str, Any], spec: VariantSpec) -> Figure:
                 values["mean"] - spec.floor.score,
                 width * 0.92,
                 bottom=spec.floor.score,
-                color=_PALETTE[j],
+                color=PALETTE[j],
                 edgecolor="white",
                 hatch=("", "//")[j],
                 label=label,
@@ -140,14 +140,14 @@ def performance(summary: Mapping[str, Any], spec: VariantSpec) -> Figure:
             label = None
             _whisker(axes, x, values["mean"], values["ci"])
             labels.append((x, np.nanmax([values["mean"], values["ci"][1], spec.floor.score]), values))
-    _anchors(axes, spec)
+    draw_anchors(axes, spec)
     axes.set_xticks(range(len(defenders)), [_wrap(name) for name in defenders])
     axes.set_xlim(-0.6, len(defenders) - 0.4)
     axes.margins(y=0.12)
     for x, top, values in labels:
         part = "" if values["results"] == values["planned"] else f"\n({values['results']}/{values['planned']})"
         # A number in reach of the floor's or the ceiling's line stands on that line.
-        reach = 0.08 * (axes.get_ylim()[1] - axes.get_ylim()[0])
+        reach = 0.06 * (axes.get_ylim()[1] - axes.get_ylim()[0])
         y = max([a.score for a in (spec.floor, spec.ceiling) if top <= a.score < top + reach], default=top)
         text = f"{values['mean']:.1f}{part}"
         axes.annotate(text, (x, y), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
@@ -174,7 +174,7 @@ def intervals(summary: Mapping[str, Any]) -> Figure:
     for panel, (key, title) in zip(panels, measures.items(), strict=True):
         for y, (_, arm, values) in enumerate(rows):
             value, (low, high) = values[key]["value"], values[key]["ci"]
-            color = _PALETTE[0 if arm == CLEAN else 1]
+            color = PALETTE[0 if arm == CLEAN else 1]
             if np.isfinite(low):
                 panel.barh(y, high - low, 0.55, left=low, color=color, alpha=0.6, linewidth=0)
             panel.plot(values[key]["ci_clustered"], [y, y], color="black", linewidth=1.2)
@@ -184,7 +184,7 @@ def intervals(summary: Mapping[str, Any]) -> Figure:
         panel.set_xlabel("normalized score")
         panel.grid(axis="y", visible=False)
         panel.margins(x=0.12)
-    panels[0].set_yticks(range(len(rows)), [f"{name}, {_arm(arm).split(' (')[0]}" for name, arm, _ in rows])
+    panels[0].set_yticks(range(len(rows)), [f"{name}, {arm_label(arm).split(' (')[0]}" for name, arm, _ in rows])
     panels[0].invert_yaxis()
     return figure
 
@@ -199,7 +199,7 @@ def profile(outcomes: Sequence[Outcome], spec: VariantSpec) -> Figure:
     figure = Figure(figsize=(5.2, 3.4))
     axes = figure.add_subplot()
     for i, (name, (share, lower, upper)) in enumerate(curves.items()):
-        color = _PALETTE[i % len(_PALETTE)]
+        color = PALETTE[i % len(PALETTE)]
         axes.step(thresholds, share, where="post", color=color, linestyle=_dash(i), label=name)
         axes.fill_between(thresholds, lower, upper, step="post", color=color, alpha=0.2, linewidth=0)
     axes.set_xlabel(r"normalized score $\tau$ (0 = floor, 1 = ceiling)")
@@ -217,10 +217,10 @@ def improvement(summary: Mapping[str, Any]) -> Figure:
     for y, pair in enumerate(pairs):
         low, high = pair["ci"]
         if np.isfinite(low):
-            axes.barh(y, high - low, 0.5, left=low, color=_PALETTE[0], alpha=0.6, linewidth=0)
+            axes.barh(y, high - low, 0.5, left=low, color=PALETTE[0], alpha=0.6, linewidth=0)
         axes.plot(pair["ci_clustered"], [y, y], color="black", linewidth=1.2)
         axes.plot([pair["probability"]] * 2, [y - 0.26, y + 0.26], color="black", linewidth=1.8)
-    axes.axvline(0.5, color=_GREY, linestyle="--", linewidth=1)
+    axes.axvline(0.5, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(range(len(pairs)), [f"{p['x']} > {p['y']}" for p in pairs])
     axes.set_ylim(len(pairs) - 0.5, -0.5)
     axes.set_xlim(-0.03, 1.03)
@@ -248,14 +248,14 @@ def partitions(outcomes: Sequence[Outcome], spec: VariantSpec) -> Figure:
                 x,
                 mean,
                 yerr=span if len(grid) > 1 else None,
-                fmt=_MARKERS[j % len(_MARKERS)],
-                color=_PALETTE[(j + 1) % len(_PALETTE)],
+                fmt=MARKERS[j % len(MARKERS)],
+                color=PALETTE[(j + 1) % len(PALETTE)],
                 markersize=5,
                 linewidth=1,
                 label=name,
             )
         panel.axhline(
-            outcome.matrix(CLEAN).mean(), color=_PALETTE[0], linestyle="--", linewidth=1.2, label="no adversary"
+            outcome.matrix(CLEAN).mean(), color=PALETTE[0], linestyle="--", linewidth=1.2, label="no adversary"
         )
         for edge in range(1, len(outcome.phis)):
             panel.axvline(edge - 0.5, color="#d0d0d0", linewidth=0.8)
@@ -280,12 +280,12 @@ def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpe
             axes.plot(
                 line["steps"],
                 line["value"],
-                color=_PALETTE[i % len(_PALETTE)],
+                color=PALETTE[i % len(PALETTE)],
                 linestyle=_dash(i),
                 linewidth=1.3,
                 label=outcome.defender if j == 0 else None,
             )
-    _anchors(axes, spec)
+    draw_anchors(axes, spec)
     _steps_axis(axes, "environment steps of training")
     axes.set_ylabel("greedy team return per episode")
     axes.legend(fontsize=8, loc="best")
@@ -303,7 +303,7 @@ def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome], summary: Ma
     for panel, outcome in zip(panels, names, strict=False):
         of_defender = select(curves, defender=outcome.defender)
         for i, attacker in enumerate(attackers):
-            color, lines = _PALETTE[(1, 3, 4, 5)[i % 4]], select(of_defender, attacker=attacker)
+            color, lines = PALETTE[(1, 3, 4, 5)[i % 4]], select(of_defender, attacker=attacker)
             for _, line in lines.groupby(["seed", "phi", "restart"]):
                 panel.plot(line["steps"], line["value"], color=color, linestyle=_dash(i), linewidth=0.6, alpha=0.3)
             mean = lines.groupby("steps")["value"].mean()
@@ -311,7 +311,7 @@ def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome], summary: Ma
                 mean.index, mean.to_numpy(), color=color, linestyle=_dash(i), linewidth=2.2, label=f"{attacker}, mean"
             )
         panel.axhline(
-            outcome.matrix(CLEAN).mean(), color=_PALETTE[0], linestyle="--", linewidth=1.2, label="no adversary"
+            outcome.matrix(CLEAN).mean(), color=PALETTE[0], linestyle="--", linewidth=1.2, label="no adversary"
         )
         others = [a for a in outcome.arms if a not in (ROBUST, WORST, *outcome.trained)]
         others = [a for a in others if outcome.matrix(a).size]
@@ -319,7 +319,7 @@ def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome], summary: Ma
             strongest = min(others, key=lambda a: outcome.matrix(a).mean())
             panel.axhline(
                 outcome.matrix(strongest).mean(),
-                color=_PALETTE[2],
+                color=PALETTE[2],
                 linestyle=":",
                 linewidth=1.6,
                 label=f"strongest other ({strongest})" if len(names) == 1 else "strongest other attacker",
@@ -343,7 +343,8 @@ def phi_label(phi: str) -> str:
     return "+".join(str(i) for i, digit in enumerate(phi) if digit == "1")
 
 
-def _arm(name: str) -> str:
+def arm_label(name: str) -> str:
+    """Return how figures call an arm that is compared between defenders."""
     return {
         CLEAN: "cooperative (no adversary)",
         ROBUST: "robust (learned adversary)",
@@ -373,12 +374,13 @@ def _whisker(axes: Any, x: float, mean: float, interval: Sequence[float]) -> Non
         )
 
 
-def _anchors(axes: Any, spec: VariantSpec) -> None:
+def draw_anchors(axes: Any, spec: VariantSpec) -> None:
+    """Draw the floor and the ceiling of a variant as lines."""
     for score, text in ((spec.floor.score, "floor"), (spec.ceiling.score, "ceiling")):
-        axes.axhline(score, color=_GREY, linestyle=":", linewidth=1)
+        axes.axhline(score, color=GREY, linestyle=":", linewidth=1)
         axes.annotate(
             text, (1, score), xycoords=("axes fraction", "data"), xytext=(-3, 2), textcoords="offset points",
-            ha="right", fontsize=7.5, color=_GREY,
+            ha="right", fontsize=7.5, color=GREY,
         )  # fmt: skip
 
 
