@@ -13,6 +13,7 @@ from evaluation_stubs import tally
 from rliable import metrics
 from scipy import stats
 
+from mir2bench.evaluation import statistics
 from mir2bench.evaluation.outcomes import Outcome, tabulate
 from mir2bench.evaluation.scores import COLUMNS
 from mir2bench.evaluation.statistics import (
@@ -133,6 +134,11 @@ def _without(scores: pd.DataFrame, *cells: tuple[int, str, str]) -> pd.DataFrame
 
 class TestGaps:
     """The study above after jobs failed."""
+
+    @pytest.fixture(autouse=True)
+    def _few_resamples(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Intervals have their own tests."""
+        monkeypatch.setattr(statistics, "REPETITIONS", 50)
 
     def _arms(self, *gaps: tuple[int, str, str]) -> tuple[Outcome, dict[str, Any]]:
         scores = _without(_two_seeds(), *gaps)

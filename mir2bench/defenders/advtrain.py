@@ -123,6 +123,8 @@ class AdversarialTraining(maddpg.MADDPG):
     Config: ClassVar[type] = Config
     Learner: ClassVar[type[maddpg.MaddpgLearner]] = AdvtrainLearner
 
+    config: Config
+
     def task(self, variant: VariantSpec, seed: int) -> TeamTask:
         """Return episodes of which a share rho has adversaries."""
         rng = np.random.default_rng((seed, 1))

@@ -110,6 +110,8 @@ class ROMQ(maddpg.MADDPG):
     Config: ClassVar[type] = Config
     Learner: ClassVar[type[maddpg.MaddpgLearner]] = RomqLearner
 
+    config: Config
+
     def task(self, variant: VariantSpec, seed: int) -> TeamTask:
         """Return attack-free episodes; with `official`, a share delta of them has one adversary."""
         if not self.config.official:
