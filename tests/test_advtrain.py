@@ -143,6 +143,8 @@ def test_a_batch_without_attacks_leaves_a_discrete_adversary_alone() -> None:
 
 def test_targets_follow_both_sides() -> None:
     learner = make_learner(AdversarialTraining, Match, tau=0.25)
+    with torch.no_grad():
+        learner.target_adversary.head.weight += 1.0
     online = [p.detach().clone() for p in learner.adversary.parameters()]
     held = [p.detach().clone() for p in learner.target_adversary.parameters()]
     learner.update(make_batch(learner, 6, phi=[1, 0, 0]))

@@ -42,13 +42,13 @@ class Config:
     Attributes:
         starts: actions from which the descent begins: what the team would have played, then random ones.
         steps: signed gradient steps from each.
-        size: length of a step, per action component; their range is 2.
+        size: length of the first step, per action component, whose range is 2; later ones shrink linearly.
         sweeps: for discrete actions of K > 1 adversaries, most changes per adversary.
     """
 
     starts: int = 4
     steps: int = 10
-    size: float = 0.2
+    size: float = 0.4
     sweeps: int = 3
 
     def __post_init__(self) -> None:
@@ -143,7 +143,8 @@ class GreedyPolicy:
             lowest = torch.where(better, now, lowest)
             if step < self._config.steps:
                 (gradient,) = torch.autograd.grad(value.sum(), action)
-                action = (action.detach() - self._config.size * torch.sign(gradient)).clamp(-1.0, 1.0)
+                size = self._config.size * (1 - step / self._config.steps)
+                action = (action.detach() - size * torch.sign(gradient)).clamp(-1.0, 1.0)
         return best
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ do is learned beside the team as the other side of a zero-sum game. The critic k
     L_pi  = - mean Q(s, o, a_phi, phi),                         its gradient through pi alone
     L_alpha =  mean Q(s, o, a_phi, phi)                         over attacked episodes, its gradient through alpha alone
 
-With rho = 0 the team's updates are MADDPG's with a critic that has one input more, always 0.
+With rho = 0 the team's updates are MADDPG's with a critic that has phi as n inputs more, always 0.
 
 Differences from the literature (Pinto et al. 2017, Phan et al. 2020 and others do the same with other backbones):
 1. Both sides share one critic, as befits a zero-sum game.

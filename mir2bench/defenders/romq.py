@@ -90,8 +90,11 @@ class RomqLearner(maddpg.MaddpgLearner):
     def _attacked(self, critic: Critic, at: Situation) -> Tensor:
         """Return Q (M,) of the joint action, and its minimum instead in a share delta of the M transitions."""
         attacked = share(len(at.state), self.config.delta)
+        spared = torch.ones(len(at.state), dtype=torch.bool).index_fill(0, attacked, False).nonzero()[:, 0]
         worst = worst_replacement(critic, at.rows(attacked), self.actor.shape.discrete)
-        return critic(at.state, at.obs, at.action, at.phi).index_copy(0, attacked, worst)
+        rest = at.rows(spared)
+        value = critic(rest.state, rest.obs, rest.action, rest.phi)
+        return torch.empty(len(at.state)).index_copy(0, spared, value).index_copy(0, attacked, worst)
 
     def intervene(self, task: Task, actions: np.ndarray) -> np.ndarray:
         """Let the official adversaries act against the critic; a team on attack-free episodes plays what it chose."""
