@@ -186,7 +186,7 @@ def test_masks_are_obeyed(toy: list[str], adversaries: int) -> None:
 
 
 def test_what_cannot_be_attacked() -> None:
-    with pytest.raises(ConfigError, match="needs a partition with at least one adversary, but phi is all 0"):
+    with pytest.raises(PartitionError, match="needs a partition with at least one adversary, but phi is all 0"):
         attack(game(Echo, 3), Brittle(), Partition.of(3))
     for budget in (0, -10):
         with pytest.raises(ConfigError, match=f"the budget must be 1 step or more, but it is {budget}"):
@@ -237,9 +237,9 @@ def test_names(toy: list[str]) -> None:
     variant = mir2bench.spec("Rendezvous5-adv1-v0")
     scripted = set(variant.engine_class.scripted_traitors)
     assert "flee" in scripted
-    assert list_attackers(variant) == sorted({"idle", "learned", "random"} | scripted)
-    assert list_attackers(mir2bench.spec(toy[1])) == ["idle", "learned", "random"]
-    assert list_attackers(game(Match)) == ["contrary", "idle", "learned", "random"]
+    assert list_attackers(variant) == sorted({"greedy", "idle", "learned", "random", "sb3-ppo"} | scripted)
+    assert list_attackers(mir2bench.spec(toy[1])) == ["greedy", "idle", "learned", "random", "sb3-ppo"]
+    assert list_attackers(game(Match)) == ["contrary", "greedy", "idle", "learned", "random", "sb3-ppo"]
 
 
 @pytest.mark.parametrize(("name", "policy"), [("flee", FleeTraitor), ("idle", IdlePolicy), ("random", RandomPolicy)])

@@ -199,7 +199,7 @@ def test_adversaries_from_a_bundle_play_their_own_phi(tmp_path: Path, capsys: py
         (["--out", "a.gif", "--seed", "-1"], "--seed must be 0 or more, but it is -1."),
         (["--out", "a.gif", "--phi", "2"], "--phi names adversaries (2), so say with --attacker how they behave."),
         (["--out", "a.gif", "--attacker", "fle"], "one of idle, random, flee, dodge, circle, not 'fle'."),
-        (["--out", "a.gif", "--attacker", "flee", "--phi", "none"], "needs adversaries, but phi names none"),
+        (["--out", "a.gif", "--attacker", "flee", "--phi", "none"], "at least one adversary, but phi is all 0"),
         (["--out", "a.gif", "--attacker", "flee", "--phi", "1,2"], "phi names 2 adversaries"),
         (["--out", "a.gif", "--team", "scripted:centre"], "No scripted team of Rendezvous `centre`."),
         (["--out", "a.gif", "--env", "Rendevous5-adv1-v0"], "Did you mean `mir2bench/Rendezvous5-adv1-v0`"),
