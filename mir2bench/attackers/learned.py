@@ -345,8 +345,9 @@ class _Training:
             probs = legal_logits(out, mask).softmax(dim=-1)
             return torch.multinomial(probs.flatten(0, 1), 1, generator=self.generator).view(probs.shape[:2])
         fresh, rho = torch.randn(out.shape, generator=self.generator), self.config.persistence
-        self.noise = fresh if self.noise is None else rho * self.noise + (1 - rho**2) ** 0.5 * fresh
-        return out + self.log_std.exp() * self.noise
+        noise = fresh if self.noise is None else rho * self.noise + (1 - rho**2) ** 0.5 * fresh
+        self.noise = noise
+        return out + self.log_std.exp() * noise
 
     def _log_prob(self, obs: Tensor, mask: Tensor | None, base: Tensor, action: Tensor) -> Tensor:
         """Return the joint log-probability (B,) of the adversaries' actions."""

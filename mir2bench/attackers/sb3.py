@@ -110,7 +110,7 @@ class Sb3PpoAttacker:
             victim: the frozen team.
             phi: who is adversarial.
             seed: determines everything that is drawn.
-            budget: environment steps; a small one means fewer worlds and shorter rollouts.
+            budget: environment steps, 2 or more; a small one means fewer worlds and shorter rollouts.
             callback: gets reports with the metrics of `Strongest.offer`.
 
         Raises:
@@ -119,9 +119,9 @@ class Sb3PpoAttacker:
         """
         check_attack(self.name, variant, phi, budget)
         config = self.config
-        worlds = min(config.worlds, max(1, budget // (2 * variant.horizon)), max(1, budget // 2))
-        steps = max(2 if worlds == 1 else 1, min(config.rollout, budget // (4 * worlds)))
-        minibatches = min(config.minibatches, steps)
+        worlds = min(config.worlds, max(1, budget // (2 * variant.horizon)))
+        steps = max(2, min(config.rollout, budget // (4 * worlds)))
+        minibatches = min(config.minibatches, steps // 2)
         steps -= steps % minibatches
         rounds = max(1, budget // (worlds * steps))
         task = StaggeredTask(variant, worlds, victim, phi, seed)
@@ -182,11 +182,13 @@ class _AfterUpdates(BaseCallback):
 def _export(model: PPO, task: StaggeredTask) -> NetworkPolicy:
     """Return the present policy as one of ours; its actions are the modes of the model's distributions."""
     layout = task.layout
-    widths = tuple(layer.out_features for layer in model.policy.mlp_extractor.policy_net[::2])
+    hidden: Any = model.policy.mlp_extractor.policy_net
+    widths = tuple(layer.out_features for layer in hidden[::2])
     network = JointMlp(JointShape(layout.obs_dim, layout.action_dim, layout.discrete, task.n_agents, widths))
-    layers = [*model.policy.mlp_extractor.policy_net[::2], model.policy.action_net]
+    layers = [*hidden[::2], model.policy.action_net]
     with torch.no_grad():
-        for own, theirs in zip(network.layers[::2], layers, strict=True):
+        own_layers: Any = network.layers[::2]
+        for own, theirs in zip(own_layers, layers, strict=True):
             own.load_state_dict(theirs.state_dict())
     return NetworkPolicy(network.requires_grad_(False), task.n_agents)
 
@@ -241,7 +243,7 @@ class _AdversaryVecEnv(VecEnv):
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Play them; worlds that have ended start anew, and tell of the end in their `infos`."""
         task = self._task
-        actions = self._actions.reshape(task.layout.action_shape(self.num_envs, task.n_agents))
+        actions: Any = self._actions.reshape(task.layout.action_shape(self.num_envs, task.n_agents))
         if task.mask is not None:
             legal = np.take_along_axis(task.mask, actions[..., None], axis=-1)[..., 0] > 0
             actions = np.where(legal, actions, task.mask.argmax(axis=-1))
