@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from mir2bench.attackers.checks import check_attack
-from mir2bench.attackers.scouting import FINALISTS, ROUNDS, heads, scout
+from mir2bench.attackers.scouting import affordable, heads, scout
 from mir2bench.attackers.staggered import StaggeredTask
 from mir2bench.attackers.strongest import Strongest
 from mir2bench.errors import ConfigError
@@ -243,11 +243,8 @@ class _Training:
         return SeparateActors(SeparateShape(shape.obs_dim, shape.action_dim, shape.discrete, shape.hidden, k))
 
     def _scout(self) -> int:
-        """Take over the weights of the best of many random networks; return the environment steps that it took.
-
-        At most a quarter of the budget goes into it.
-        """
-        count = min(self.config.scouts, self.budget // (4 * ROUNDS * self.task.horizon)) // FINALISTS * FINALISTS
+        """Take over the weights of the best of many random networks; return the environment steps that it took."""
+        count = affordable(self.config.scouts, self.played_against[0], self.budget)
         if count == 0:
             return 0
         found, steps = scout(*self.played_against, self._new_actor, count, self.seed)

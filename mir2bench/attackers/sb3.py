@@ -4,14 +4,15 @@ The K adversaries play as one agent that sees all their observations and chooses
 the frozen, greedy team is part of the environment, and the reward is minus the channel that the variant names for
 attacks. What is found is copied into a `JointMlp`, so that its bundle is loaded without Stable-Baselines3.
 
-A second implementation with other tricks guards against attacks that fail for reasons of ours: it starts from scratch,
-with one network for all adversaries, smooth state-dependent exploration (Raffin et al. 2021) and no scripts. In masked
-worlds it does not know the masks while it trains: an illegal choice becomes the first legal action.
+A second implementation with other tricks guards against attacks that fail for reasons of ours: one network for all
+adversaries, smooth state-dependent exploration (Raffin et al. 2021) and no scripts. It trains twice, once as the
+library begins and once from the most harmful of many random networks (`scouting`). In masked worlds it does not know
+the masks while it trains: an illegal choice becomes the first legal action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from mir2bench.attackers.checks import check_attack
+from mir2bench.attackers.scouting import affordable, scout
 from mir2bench.attackers.staggered import StaggeredTask
 from mir2bench.attackers.strongest import Strongest
 from mir2bench.errors import ConfigError
@@ -36,7 +38,7 @@ from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
 
 REPORTS = 8
-"""How often the strength is measured, spread evenly over the budget."""
+"""How often each start reports its strength, spread evenly over its part of the budget."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class Config:
     """Settings of Stable-Baselines3's PPO.
 
     Attributes:
+        starts: trainings, each with an equal part of the budget: the first as the library begins, all others from a
+            scouted network.
+        scouts: random networks tried before such a beginning, fewer on small budgets; 0 leaves it to the library.
         hidden: width of the two hidden layers, of the policy and of the value network.
         lr: Adam's step size at the start; it shrinks linearly to 0.
         gamma: discount per step.
@@ -59,10 +64,12 @@ class Config:
         rollout: steps per world and batch.
     """
 
+    starts: int = 2
+    scouts: int = 64
     hidden: int = 64
     lr: float = 1e-3
-    gamma: float = 0.99
-    gae: float = 0.95
+    gamma: float = 0.995
+    gae: float = 0.97
     clip: float = 0.2
     epochs: int = 4
     minibatches: int = 4
@@ -73,7 +80,7 @@ class Config:
     rollout: int = 32
 
     def __post_init__(self) -> None:
-        free = {"entropy": 0, "smooth": 0, "log_std": -float("inf")}  # what may be 0 or less
+        free = {"scouts": 0, "entropy": 0, "smooth": 0, "log_std": -float("inf")}  # what may be 0 or less
         for name in (f.name for f in fields(self)):
             value = getattr(self, name)
             if not (value >= free[name] if name in free else value > 0) or not np.isfinite(value):
@@ -118,51 +125,80 @@ class Sb3PpoAttacker:
             PolicyError: the team's returns are not finite.
         """
         check_attack(self.name, variant, phi, budget)
-        config = self.config
-        worlds = min(config.worlds, max(1, budget // (2 * variant.horizon)))
-        steps = max(2, min(config.rollout, budget // (4 * worlds)))
-        minibatches = min(config.minibatches, steps // 2)
-        steps -= steps % minibatches
-        rounds = max(1, budget // (worlds * steps))
-        task = StaggeredTask(variant, worlds, victim, phi, seed)
         strongest = Strongest(variant, victim, phi)
-        with _own_global_generators(seed):
-            model = PPO(
-                "MlpPolicy",
-                _AdversaryVecEnv(task, unit=1.0 / (1.0 - min(config.gamma, 0.999))),
-                learning_rate=lambda left: config.lr * left,
-                n_steps=steps,
-                batch_size=worlds * steps // minibatches,
-                n_epochs=config.epochs,
-                gamma=config.gamma,
-                gae_lambda=config.gae,
-                clip_range=config.clip,
-                ent_coef=config.entropy,
-                use_sde=config.smooth > 0 and not variant.layout.discrete,
-                sde_sample_freq=config.smooth,
-                policy_kwargs={
-                    "net_arch": [config.hidden, config.hidden],
-                    **({} if variant.layout.discrete else {"log_std_init": config.log_std}),
-                },
-                device="cpu",
-            )
-            marks = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
+        share = budget // self.config.starts
+        for start, sequence in enumerate(np.random.SeedSequence(seed).spawn(self.config.starts)):
 
-            def report(done: int) -> None:
-                if done in marks:
-                    found = _export(model, task)
-                    scores = strongest.offer(found, lambda: found)
-                    if callback is not None:
-                        callback(Progress(min(done * worlds * steps, budget), budget, scores))
+            def report(policy: NetworkPolicy, steps: int, before: int = start * share) -> None:
+                scores = strongest.offer(policy, lambda: policy)
+                if callback is not None:
+                    callback(Progress(min(before + steps, budget), budget, scores))
 
-            model.learn(rounds * worlds * steps, callback=_AfterUpdates(report))
+            own_seed = int(sequence.generate_state(1)[0])
+            with _own_global_generators(own_seed):
+                self._train(variant, victim, phi, own_seed, share, start > 0, report)
         return strongest.policy()
+
+    def _train(
+        self,
+        variant: VariantSpec,
+        victim: Policy,
+        phi: Partition,
+        seed: int,
+        budget: int,
+        scouted: bool,
+        report: Callable[[NetworkPolicy, int], None],
+    ) -> None:
+        """Train once; `report` gets the policy and the environment steps done from time to time."""
+        config, layout = self.config, variant.layout
+        worlds = min(config.worlds, max(1, budget // (2 * variant.horizon)))
+        length = max(2, min(config.rollout, budget // (4 * worlds)))
+        minibatches = min(config.minibatches, length // 2)
+        length -= length % minibatches
+        model = PPO(
+            "MlpPolicy",
+            _AdversaryVecEnv(
+                StaggeredTask(variant, worlds, victim, phi, seed), unit=1.0 / (1.0 - min(config.gamma, 0.999))
+            ),
+            learning_rate=lambda left: config.lr * left,
+            n_steps=length,
+            batch_size=worlds * length // minibatches,
+            n_epochs=config.epochs,
+            gamma=config.gamma,
+            gae_lambda=config.gae,
+            clip_range=config.clip,
+            ent_coef=config.entropy,
+            use_sde=config.smooth > 0 and not layout.discrete,
+            sde_sample_freq=config.smooth,
+            policy_kwargs={
+                "net_arch": [config.hidden, config.hidden],
+                **({} if layout.discrete else {"log_std_init": config.log_std}),
+            },
+            device="cpu",
+        )
+        shape = JointShape(layout.obs_dim, layout.action_dim, layout.discrete, phi.weight, (config.hidden,) * 2)
+        count = affordable(config.scouts, variant, budget) if scouted else 0
+        used = 0
+        if count:
+            found, used = scout(variant, victim, phi, lambda: JointMlp(shape), count, seed)
+            for theirs, own in zip(_layers(model), found.layers[::2], strict=True):
+                theirs.load_state_dict(own.state_dict())
+            report(_export(model, shape), used)
+        steps = worlds * length
+        rounds = max(1, (budget - used) // steps)
+        marks = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
+
+        def after_update(done: int) -> None:
+            if done in marks:
+                report(_export(model, shape), used + done * steps)
+
+        model.learn(rounds * steps, callback=_AfterUpdates(after_update))
 
 
 class _AfterUpdates(BaseCallback):
     """Calls `report` with the number of updates made, after each of them."""
 
-    def __init__(self, report: Any) -> None:
+    def __init__(self, report: Callable[[int], None]) -> None:
         super().__init__()
         self._report = report
         self._updates = -1
@@ -179,18 +215,18 @@ class _AfterUpdates(BaseCallback):
         return True
 
 
-def _export(model: PPO, task: StaggeredTask) -> NetworkPolicy:
+def _layers(model: PPO) -> list[Any]:
+    """Return the linear layers from observations to the actions' mode."""
+    return [*model.policy.mlp_extractor.policy_net[::2], model.policy.action_net]
+
+
+def _export(model: PPO, shape: JointShape) -> NetworkPolicy:
     """Return the present policy as one of ours; its actions are the modes of the model's distributions."""
-    layout = task.layout
-    hidden: Any = model.policy.mlp_extractor.policy_net
-    widths = tuple(layer.out_features for layer in hidden[::2])
-    network = JointMlp(JointShape(layout.obs_dim, layout.action_dim, layout.discrete, task.n_agents, widths))
-    layers = [*hidden[::2], model.policy.action_net]
-    with torch.no_grad():
-        own_layers: Any = network.layers[::2]
-        for own, theirs in zip(own_layers, layers, strict=True):
-            own.load_state_dict(theirs.state_dict())
-    return NetworkPolicy(network.requires_grad_(False), task.n_agents)
+    with torch.random.fork_rng(devices=[]):  # the weights that are drawn are replaced at once
+        network = JointMlp(shape)
+    for own, theirs in zip(network.layers[::2], _layers(model), strict=True):
+        own.load_state_dict(theirs.state_dict())
+    return NetworkPolicy(network.requires_grad_(False), shape.n_agents)
 
 
 @contextmanager

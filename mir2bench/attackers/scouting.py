@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from mir2bench.learning.architectures import Network
+from mir2bench.learning.architectures import JointMlp, Network
 from mir2bench.learning.networks import Actor, legal_logits
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
@@ -27,6 +27,11 @@ FINALISTS = 8
 """One of how many scouts plays in the second round."""
 ROUNDS = 2
 _LEANING = 2.0  # standard deviation of a scout's output biases, before tanh or softmax
+
+
+def affordable(scouts: int, variant: VariantSpec, budget: int) -> int:
+    """Return how many of `scouts` networks a quarter of the budget pays for, a multiple of `FINALISTS`."""
+    return min(scouts, budget // (4 * ROUNDS * variant.horizon)) // FINALISTS * FINALISTS
 
 
 def scout(
@@ -63,7 +68,9 @@ def lean(network: Network) -> Network:
 
 
 def heads(network: Network) -> list[Any]:
-    """Return the output layers of the actors in a network."""
+    """Return the output layers of a network."""
+    if isinstance(network, JointMlp):
+        return [network.layers[-1]]
     return [module.head for module in network.modules() if isinstance(module, Actor)]
 
 
@@ -99,4 +106,4 @@ class _Panel:
         if self._one.shape.discrete:
             legal = None if mask is None else torch.from_numpy(mask)
             return legal_logits(out, legal).argmax(dim=-1).numpy(), carry
-        return out.numpy(), carry
+        return out.clamp(-1.0, 1.0).numpy(), carry

@@ -12,12 +12,12 @@ With epsilon = 0 it is MADDPG bit for bit. One gradient of the shared critic ser
 Differences from the paper and from its authors' code:
 1. One critic for all agents (see `maddpg`), fitted to the targets of all i in turn: transition k of a batch to that of
    agent k mod n. The paper has n critics.
-2. Moved actions are clipped to the legal range; in discrete worlds they are relaxed one-hots that gain no weight on
-   illegal actions. The paper does not clip.
+2. Moved continuous actions are clipped to their range, which the paper does not do. In discrete worlds one-hots move
+   as vectors: no weight goes to illegal actions, but the result is not projected onto the simplex.
 3. One epsilon for everybody. Their code has two (1e-3 for competitors, 1e-5 for team-mates), uses only the first in
    the target, and then builds the actor's loss from the unmoved value: its actor update is plain MADDPG.
-4. The code published with MIR2 moves only agent i's own action in the target, does not normalize, applies the actor's
-   perturbation to stored actions at gradients taken elsewhere, and makes n optimizer steps for MADDPG's one.
+4. The code published with MIR2 moves only agent i's own action in the target, does not normalize, applies to stored
+   actions a perturbation found at the present policy's, and makes n optimizer steps for MADDPG's one.
    `official=True` gives its target and its actor loss; the number of steps stays one, so that the comparison is fair.
 """
 

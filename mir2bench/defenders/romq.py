@@ -17,7 +17,7 @@ Differences from the paper and from its authors' code:
 2. With delta the team also stays good without an adversary; the paper has the minimum alone.
 3. Discrete actions: the minimum is exact over all agents and their legal actions. Continuous ones: the gradient of the
    shared critic names the worst corner of each agent's action box, and the critic compares the three corners that
-   promise to hurt most.
+   promise to hurt most. The team's own action is not among them, so where all three raise Q the minimum is missed.
 4. The code published with MIR2 under this name is another algorithm: with probability 0.3 a random agent is adversarial
    for a whole episode of training, acts against the critic, and its own steps are left out of the actor's loss; the
    backup is MADDPG's. `official=True` gives that (`delta` is then the probability of such an episode). There, its
