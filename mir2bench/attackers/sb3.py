@@ -181,7 +181,8 @@ class Sb3PpoAttacker:
         used = 0
         if count:
             found, used = scout(variant, victim, phi, lambda: JointMlp(shape), count, seed)
-            for theirs, own in zip(_layers(model), found.layers[::2], strict=True):
+            scouted_layers: Any = found.linear
+            for theirs, own in zip(_layers(model), scouted_layers, strict=True):
                 theirs.load_state_dict(own.state_dict())
             report(_export(model, shape), used)
         steps = worlds * length
@@ -217,14 +218,15 @@ class _AfterUpdates(BaseCallback):
 
 def _layers(model: PPO) -> list[Any]:
     """Return the linear layers from observations to the actions' mode."""
-    return [*model.policy.mlp_extractor.policy_net[::2], model.policy.action_net]
+    hidden: Any = model.policy.mlp_extractor.policy_net
+    return [*hidden[::2], model.policy.action_net]
 
 
 def _export(model: PPO, shape: JointShape) -> NetworkPolicy:
     """Return the present policy as one of ours; its actions are the modes of the model's distributions."""
     with torch.random.fork_rng(devices=[]):  # the weights that are drawn are replaced at once
         network = JointMlp(shape)
-    for own, theirs in zip(network.layers[::2], _layers(model), strict=True):
+    for own, theirs in zip(network.linear, _layers(model), strict=True):
         own.load_state_dict(theirs.state_dict())
     return NetworkPolicy(network.requires_grad_(False), shape.n_agents)
 

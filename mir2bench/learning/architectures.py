@@ -88,6 +88,11 @@ class JointMlp(nn.Module):
             layers += [nn.Linear(inputs, outputs), nn.Tanh()]
         self.layers = nn.Sequential(*layers[:-1])
 
+    @property
+    def linear(self) -> list[nn.Module]:
+        """The linear layers, from observations to outputs."""
+        return list(self.layers)[::2]
+
     def forward(self, obs: Tensor, carry: None = None) -> tuple[Tensor, None]:
         """Compute outputs (..., n, A) from observations (..., n, O); there is no memory."""
         return self.layers(obs.flatten(-2)).unflatten(-1, (self.shape.n_agents, self.shape.action_dim)), None
