@@ -283,7 +283,8 @@ class TestEvaluate:
         )
         assert resumed.returncode == 0, resumed.stderr
         before = re.search(r"(\d+) finished before", resumed.stdout.replace("\n", " "))
-        assert before and int(before[1]) >= seen[1]  # another may have finished between the look and the kill
+        assert before
+        assert int(before[1]) >= seen[1]  # another may have finished between the look and the kill
         pd.testing.assert_frame_equal(
             pd.read_parquet(out / "scores.parquet"), pd.read_parquet(tmp_path / "whole" / "scores.parquet")
         )
