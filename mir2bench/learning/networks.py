@@ -178,6 +178,27 @@ class Critic(nn.Module):
         first = read + F.linear(action, self.agent_in.weight[:, : self.shape.action_dim])
         return F.relu_(self.agent_out(F.relu_(self.agent_norm(first))))
 
+    def embed_with_gradient(self, read: Tensor, action: Tensor, world: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings (M, n, H) and the gradient (M, n, A) of Q in the joint action, neither with a graph.
+
+        The chain rule by hand, at three quarters of what autograd takes; all agents share the gradient of their mean.
+        """
+        with torch.no_grad():
+            weight = self.agent_in.weight[:, : self.shape.action_dim]
+            norm = self.agent_norm
+            first = read + F.linear(action, weight)
+            normed, mean, rstd = torch.native_layer_norm(first, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+            inner = F.relu_(normed)
+            agents = F.relu_(self.agent_out(inner))
+            joint = self._of_team(agents.mean(dim=-2)) + self._of_world(world)
+            of_mean = F.linear((joint > 0) * self.value.weight, self._of_team_weight.t()) / agents.shape[-2]
+            of_inner = F.linear(of_mean.unsqueeze(-2) * agents.sign(), self.agent_out.weight.t())
+            of_normed = of_inner.mul_(inner.sign_())
+            (of_first, _, _) = torch.ops.aten.native_layer_norm_backward(
+                of_normed, first, norm.normalized_shape, mean, rstd, norm.weight, norm.bias, (True, False, False)
+            )
+            return agents, of_first @ weight
+
     def embed_state(self, state: Tensor) -> Tensor:
         """Return the state's embedding, (M, H)."""
         return F.relu_(self.state_norm(self.state_in(state)))
@@ -203,8 +224,12 @@ class Critic(nn.Module):
         return self.value(F.relu_(change + kept)).squeeze(-1)
 
     def _of_team(self, team: Tensor, factor: float = 1.0) -> Tensor:
-        weight = self.joint.weight[:, : self.shape.hidden]
+        weight = self._of_team_weight
         return F.linear(team, weight if factor == 1.0 else factor * weight)
+
+    @property
+    def _of_team_weight(self) -> Tensor:
+        return self.joint.weight[:, : self.shape.hidden]
 
     def _of_world(self, world: Tensor) -> Tensor:
         return F.linear(world, self.joint.weight[:, self.shape.hidden :], self.joint.bias)

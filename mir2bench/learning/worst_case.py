@@ -112,12 +112,14 @@ def embed_with_gradient(critic: Critic, at: Situation) -> tuple[Embedded, Tensor
 
     If the action has a graph, so have the embeddings; the gradient never has.
     """
-    with torch.enable_grad():
-        keep = at.action.requires_grad
-        action = at.action if keep else at.action.detach().requires_grad_()
-        now = embed(critic, replace(at, action=action))
-        value = critic.judge(now.agents.mean(dim=-2), now.world)
-        (gradient,) = torch.autograd.grad(value.sum(), action, retain_graph=keep)
+    if not at.action.requires_grad:
+        with torch.no_grad():
+            read, world = critic.read(at.obs, at.phi), critic.embed_state(at.state)
+        agents, gradient = critic.embed_with_gradient(read, at.action, world)
+        return Embedded(read, agents, world), gradient
+    now = embed(critic, at)
+    value = critic.judge(now.agents.mean(dim=-2), now.world)
+    (gradient,) = torch.autograd.grad(value.sum(), at.action, retain_graph=True)
     return now, gradient
 
 
