@@ -98,9 +98,14 @@ class Partition:
         if phi.n_agents != n_agents:
             raise PartitionError(f"phi has {phi.n_agents} entries, but this variant has {n_agents} agents.")
         if n_adversaries is not None and phi.weight not in (0, n_adversaries):
+            advice = (
+                "With all agents adversarial there is no team left: set some entries to 0."
+                if phi.weight == n_agents
+                else "Choose the variant with the matching `-advK`."
+            )
             raise PartitionError(
                 f"phi names {phi.weight} adversaries, but this variant allows exactly {n_adversaries} "
-                "(or none, as the clean control). Choose the variant with the matching `-advK`."
+                f"(or none, as the clean control). {advice}"
             )
         return phi
 

@@ -96,7 +96,7 @@ def class_problems(found: Any, methods: tuple[str, ...]) -> Iterator[str]:
     if not inspect.isclass(found):
         yield f"it is no class, but {_shown(found)}."
         return
-    missing = [name for name in methods if not hasattr(found, name)]
+    missing = [_call(name) if name in CALLS else f"`{name}`" for name in methods if not hasattr(found, name)]
     if missing:
         yield f"it lacks {', '.join(missing)}."
     for name in methods:
@@ -128,10 +128,14 @@ def call_problems(owner: Any, name: str) -> Iterator[str]:
     try:
         inspect.signature(method).bind(*own, *positional, **dict.fromkeys(keywords))
     except TypeError as error:
-        call = ", ".join([*positional, *(f"{key}=..." for key in keywords)])
-        yield f"it is called as `{name}({call})`, but the signature of `{name}` does not allow that: {error}."
+        yield f"it is called as {_call(name)}, but the signature of `{name}` does not allow that: {error}."
     except ValueError:
         return
+
+
+def _call(name: str) -> str:
+    positional, keywords = CALLS[name]
+    return f"`{name}({', '.join([*positional, *(f'{key}=...' for key in keywords)])})`"
 
 
 def config_problems(config: Any) -> Iterator[str]:

@@ -90,6 +90,13 @@ class KnownCritic(torch.nn.Module):
     def judge(self, team: Tensor, world: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def embed_with_gradient(self, read: Tensor, action: Tensor, world: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            action = action.detach().requires_grad_()
+            agents = self.embed(read, action)
+            (gradient,) = torch.autograd.grad(self.judge(agents.mean(dim=-2), world).sum(), action)
+        return agents.detach(), gradient
+
     def judge_replacements(self, agents: Tensor, others: Tensor, world: Tensor, who: Tensor | None = None) -> Tensor:
         own = agents if who is None else agents[torch.arange(len(agents))[:, None], who]
         while own.ndim < others.ndim:

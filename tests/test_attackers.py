@@ -275,5 +275,5 @@ def test_unknown_names(name: str, message: str) -> None:
 
 
 def test_classes_that_are_no_attackers() -> None:
-    with pytest.raises(ConfigError, match="`games:Match` is no attacker: it lacks attack"):
+    with pytest.raises(ConfigError, match="`games:Match` is no attacker: it lacks `attack"):
         make_attacker("games:Match", game(Match))

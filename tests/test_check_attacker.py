@@ -95,7 +95,7 @@ class Forgetful(StubAttacker):
 @pytest.mark.parametrize(
     ("attacker", "expected"),
     [
-        (NoAttack, ["it lacks attack."]),
+        (NoAttack, ["it lacks `attack(variant, victim, phi, seed=..., budget=..., callback=...)`."]),
         (
             OldSignature,
             [

@@ -164,8 +164,8 @@ class Forgetful(StubDefender):
 @pytest.mark.parametrize(
     ("defender", "expected"),
     [
-        (NoConfig, ["it lacks Config."]),
-        (Stub, ["it lacks train."]),
+        (NoConfig, ["it lacks `Config`."]),
+        (Stub, ["it lacks `train(variant, seed=..., budget=..., callback=...)`."]),
         (
             OldSignature,
             [

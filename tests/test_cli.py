@@ -116,6 +116,7 @@ class TestBadInput:
             ("train", "--set gamma=2", "gamma"),
             ("attack", f"--policy scripted:centroid --env {SMALL} --phi 5", "phi must be 5 zeros and ones"),
             ("attack", f"--policy scripted:centroid --env {SMALL} --phi 1,2", "phi names 2 adversaries"),
+            ("attack", f"--policy scripted:centroid --env {SMALL} --phi 11111", "there is no team left"),
             ("attack", f"--policy scripted:centroid --env {SMALL} --phi none", "at least one adversary"),
             ("attack", "--policy scripted:centroid --phi 1", "plays many variants: name one with --env"),
             (

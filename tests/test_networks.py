@@ -286,3 +286,20 @@ def test_values_of_replacements_are_those_of_full_passes(generator: torch.Genera
     for m in range(5):
         for k in range(2):
             assert found[m, k].item() == pytest.approx(full(int(who[m, k]), other[:, who[m, k]])[m].item(), abs=1e-5)
+
+
+def test_gradient_by_hand_is_that_of_autograd(generator: torch.Generator) -> None:
+    critic = make_critic()
+    with torch.no_grad():
+        for weights in critic.parameters():
+            weights.add_(0.1 * torch.randn(weights.shape, generator=generator))
+    state, obs = torch.randn(5, 6, generator=generator), torch.randn(5, 4, 7, generator=generator)
+    action = torch.randn(5, 4, 2, generator=generator).requires_grad_()
+    (expected,) = torch.autograd.grad(critic(state, obs, action).sum(), action)
+    read, world = critic.read(obs), critic.embed_state(state)
+    agents, gradient = critic.embed_with_gradient(read, action, world)
+    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(agents, critic.embed(read, action))
+    assert expected.abs().max() > 1e-3
+    assert not gradient.requires_grad
+    assert not agents.requires_grad

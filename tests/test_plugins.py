@@ -22,6 +22,7 @@ from mir2bench.errors import ConfigError, UnknownNameError
 from mir2bench.plugins import find_class, known_names, make_config
 
 BUILTIN = {"maddpg": "mir2bench.defenders.maddpg:MADDPG"}
+LACKED = "`train(variant, seed=..., budget=..., callback=...)`"
 
 
 class OnlyTrain:
@@ -134,7 +135,7 @@ def test_a_name_that_two_packages_offer(install: Callable[..., None]) -> None:
             "no_such:X",
             "Cannot import the defender `no_such:X` (`robust` of the package one): No module named 'no_such'",
         ),
-        ("games:Match", "`games:Match` (`robust` of the package one) is no defender: it lacks Config, train."),
+        ("games:Match", f"`games:Match` (`robust` of the package one) is no defender: it lacks `Config`, {LACKED}."),
     ],
 )
 def test_packages_that_offer_what_does_not_serve(install: Callable[..., None], value: str, message: str) -> None:
@@ -175,8 +176,8 @@ def test_unknown_names(name: str, message: str) -> None:
         ("games:", "Cannot import the defender `games:`: it must have the form `package.module:Class`."),
         (":Match", "Cannot import the defender `:Match`: it must have the form `package.module:Class`."),
         (".games:Match", "Cannot import the defender `.games:Match`: it must have the form `package.module:Class`."),
-        ("test_plugins:OnlyTrain", "`test_plugins:OnlyTrain` is no defender: it lacks Config."),
-        ("games:Match", "`games:Match` is no defender: it lacks Config, train."),
+        ("test_plugins:OnlyTrain", "`test_plugins:OnlyTrain` is no defender: it lacks `Config`."),
+        ("games:Match", f"`games:Match` is no defender: it lacks `Config`, {LACKED}."),
         ("games:game", "`games:game` is no defender: it is no class, but <function game at"),
         (
             "test_plugins:ThinConfig",

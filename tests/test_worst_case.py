@@ -293,7 +293,8 @@ def test_descent_on_a_linear_value_by_hand() -> None:
 
 def box(at: Situation, epsilon: float, discrete: bool) -> tuple[Tensor, Tensor]:
     low, high = at.action - epsilon, at.action + epsilon
-    low, high = low.clamp(0.0 if discrete else -1.0, 1.0), high.clamp(0.0 if discrete else -1.0, 1.0)
+    if discrete:
+        low, high = low.clamp(0.0, 1.0), high.clamp(0.0, 1.0)
     return low, high if at.mask is None else high * at.mask
 
 

@@ -12,7 +12,8 @@ do is learned beside the team as the other side of a zero-sum game. The critic k
 With rho = 0 the team's updates are MADDPG's with a critic that has phi as n inputs more, always 0.
 
 Differences from the literature (Pinto et al. 2017, Phan et al. 2020 and others do the same with other backbones):
-1. Both sides share one critic, as befits a zero-sum game.
+1. Both sides share one critic, as befits a zero-sum game: the adversary minimizes the reward that the team maximizes,
+   also where a variant names another one for attacks.
 2. The adversary is feed-forward and does not know phi beyond its own agent's id; all adversaries share it.
 3. The adversary ships with the policy (`policy.training_adversary`), so that anyone can see whether a team that holds
    against it also holds against a fresh one.

@@ -17,6 +17,7 @@ Differences from the paper and from its authors' code:
 1. The paper regularizes with respect to observations by default and proposes the term on actions for malicious agents;
    both are on here, since malicious agents are what this benchmark is about.
 2. delta is normalized to length epsilon_o after each step; observations are scaled to about [-1, 1] in every family.
+   It moves the agent id at their end like everything else.
 3. The inner maximization over joint actions is one normalized gradient step; in discrete worlds it replaces the one
    action that changes the value most to first order.
 4. The code published with MIR2 subtracts both terms from the reward, where the policy gets no gradient from them. Here

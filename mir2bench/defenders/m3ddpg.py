@@ -16,9 +16,13 @@ Differences from the paper and from its authors' code:
    as vectors: no weight goes to illegal actions, but the result is not projected onto the simplex.
 3. One epsilon for everybody. Their code has two (1e-3 for competitors, 1e-5 for team-mates), uses only the first in
    the target, and then builds the actor's loss from the unmoved value: its actor update is plain MADDPG.
-4. The code published with MIR2 moves only agent i's own action in the target, does not normalize, applies to stored
+4. The others' actions in the actor's loss are the present policy's, moved; the paper moves those stored in the replay.
+5. The code published with MIR2 moves only agent i's own action in the target, does not normalize, applies to stored
    actions a perturbation found at the present policy's, and makes n optimizer steps for MADDPG's one.
    `official=True` gives its target and its actor loss; the number of steps stays one, so that the comparison is fair.
+
+The loss of the actor is a sum over agents, n times MADDPG's; Adam does not see the factor. With a fixed epsilon the
+moved team cannot settle at an optimum: there the gradient's direction turns with every small step.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ class Config(maddpg.Config):
 
     Attributes:
         epsilon: length of the step that moves the other agents' actions; the range of an action component is 2.
-        official: the target and the actor loss of the code published with MIR2 (difference 4).
+        official: the target and the actor loss of the code published with MIR2 (difference 5).
     """
 
     epsilon: float = 1.0

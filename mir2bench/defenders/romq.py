@@ -18,7 +18,8 @@ Differences from the paper and from its authors' code:
 3. Discrete actions: the minimum is exact over all agents and their legal actions. Continuous ones: the gradient of the
    shared critic names the worst corner of each agent's action box, and the critic compares the three corners that
    promise to hurt most. The team's own action is not among them, so where all three raise Q the minimum is missed.
-4. The code published with MIR2 under this name is another algorithm: with probability 0.3 a random agent is adversarial
+4. Exactly one agent is lost, whatever the number of adversaries in the variant.
+5. The code published with MIR2 under this name is another algorithm: with probability 0.3 a random agent is adversarial
    for a whole episode of training, acts against the critic, and its own steps are left out of the actor's loss; the
    backup is MADDPG's. `official=True` gives that (`delta` is then the probability of such an episode). There, its
    discrete adversary minimizes a local value that was trained with max in place of min and over illegal actions too;
@@ -50,7 +51,7 @@ class Config(maddpg.Config):
     Attributes:
         delta: share of the worst case in the backup and in the actor's loss; the probability of an attacked episode if
             `official`.
-        official: the algorithm of the code published with MIR2 (difference 4).
+        official: the algorithm of the code published with MIR2 (difference 5).
         descent_steps, descent_size: signed gradient steps of the official adversary in one step of the world, and their
             size.
     """

@@ -18,15 +18,13 @@ Differences from the authors' code:
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 
+from mir2bench.engines import slices
 from mir2bench.engines.base import Layout
 from mir2bench.errors import SpecError, StateError
 
@@ -38,8 +36,6 @@ TURN_RATE = 2.65062  # rad/s of the body per unit of (right - left)
 DT = 0.01  # s per sub-step
 SUBSTEPS = 10  # sub-steps per step
 ACTION_COST = 0.001  # weight of the mean squared action
-
-_WORLDS_PER_THREAD = 128  # below this a thread costs more than it saves
 
 
 class RendezvousEngine:
@@ -76,7 +72,7 @@ class RendezvousEngine:
         self.reward = np.zeros(batch)
         self._terms = np.zeros((2, batch))
         self.terminated = np.zeros(batch, dtype=bool)
-        self._slices = _slices(batch, threads)
+        self._slices = slices.cut(batch, threads)
 
     @property
     def channels(self) -> dict[str, np.ndarray]:
@@ -153,7 +149,7 @@ class RendezvousEngine:
             )
             _kernels().observe(first, last, self.poses, self.obs, self.state, ARENA_SIZE, COMM_RADIUS)
 
-        _run(work, self._slices)
+        slices.run(work, self._slices)
         np.add(self._terms[0], self._terms[1], out=self.reward)
 
     def snapshot(self, world: int) -> dict[str, np.ndarray]:
@@ -187,37 +183,8 @@ _NEIGHBOUR = ("distance", "cos_bearing", "sin_bearing", "cos_back_bearing", "sin
 _WALL = ("wall_distance", "cos_wall", "sin_wall", "unused_0", "unused_1")
 
 
-def _slices(batch: int, threads: int | None) -> list[tuple[int, int]]:
-    """Cut the batch into one contiguous slice per thread."""
-    if threads is None:
-        import numba
-
-        # Not get_num_threads(): it starts numba's own pool, which sets OpenMP's thread count, and so torch's, anew.
-        threads = min(numba.config.NUMBA_NUM_THREADS, batch // _WORLDS_PER_THREAD)  # type: ignore[attr-defined]
-    edges = np.linspace(0, batch, max(1, threads) + 1).astype(int).tolist()
-    return [(a, b) for a, b in itertools.pairwise(edges) if b > a]
-
-
-def _run(work: Callable[[int, int], None], slices: list[tuple[int, int]]) -> None:
-    """Call `work` on every slice: the first here, the rest on threads (the kernels release the GIL)."""
-    rest = [_pool().submit(work, *part) for part in slices[1:]]
-    work(*slices[0])
-    for future in rest:
-        future.result()
-
-
 @cache
 def _kernels() -> Any:
     from mir2bench.engines import rendezvous_kernels  # loads numba
 
     return rendezvous_kernels
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="mir2bench-engine")
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    # Threads do not survive a fork: a child that inherited the pool would wait for them for ever.
-    os.register_at_fork(after_in_child=_pool.cache_clear)

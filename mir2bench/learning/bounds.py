@@ -18,12 +18,13 @@ from mir2bench.learning.worst_case import Situation
 def lower_bounds(critic: Critic, at: Situation, epsilon: float, discrete: bool) -> Tensor:
     """Return for each agent i a lower bound of Q over all actions of the others within epsilon of theirs, (M, n).
 
-    Boxes are intersected with the actions' range: [-1, 1], or [0, 1] for one-hots, where illegal actions stay at 0.
+    Boxes around one-hots are intersected with [0, 1], and illegal actions stay at 0. Those around continuous actions
+    are not cut at [-1, 1]: smaller boxes at the edge would pay agents for saturated actions.
     Differentiable in the joint action and in the critic's parameters.
     """
-    floor = 0.0 if discrete else -1.0
-    low = (at.action - epsilon).clamp_min(floor)
-    high = (at.action + epsilon).clamp_max(1.0)
+    low, high = at.action - epsilon, at.action + epsilon
+    if discrete:
+        low, high = low.clamp_min(0.0), high.clamp_max(1.0)
     if at.mask is not None:
         high = high * (at.mask > 0)
     read, world = critic.read(at.obs, at.phi), critic.embed_state(at.state)
