@@ -79,8 +79,8 @@ def as_actions(action: Tensor, discrete: bool) -> np.ndarray:
 def share(size: int, fraction: float) -> Tensor:
     """Return the indices of an evenly spread `fraction` of a batch of `size` transitions.
 
-    Batches are drawn at random, so a fraction of one is as good as a coin tossed for each of its transitions. A fraction
-    above 0 gives one index at least.
+    Batches are drawn at random, so a fraction of one is as good as a coin tossed for each of its transitions. A
+    fraction above 0 gives one index at least.
     """
     count = (torch.arange(size + 1) * max(fraction, 1 / size if fraction > 0 else 0.0) + 0.5).floor()
     return (count[1:] > count[:-1]).nonzero()[:, 0]
