@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Any
 
 from mir2bench.errors import ConfigError, unknown_name
+from mir2bench.registration import VariantSpec
 
 PLAIN = (bool, int, float, str)
 """Types that a setting may have."""
@@ -174,6 +175,20 @@ def make_config(config: Any, settings: Mapping[str, Any]) -> Any:
         if key not in defaults:
             raise unknown_name("setting", key, defaults)
     return config(**{key: _convert(key, value, defaults[key]) for key, value in settings.items()})
+
+
+def recommended(name: str, config: Any, variant: VariantSpec, *, shared: bool) -> dict[str, Any]:
+    """Return what a variant recommends for an algorithm, field -> value.
+
+    Args:
+        name: the algorithm's name.
+        config: its configuration dataclass.
+        variant: see `VariantSpec.settings`.
+        shared: whether the settings for every defender are meant as well, those of them that the dataclass has.
+    """
+    known = {field.name for field in dataclasses.fields(config)}
+    plain = {k: v for k, v in variant.settings.items() if shared and k in known and not isinstance(v, Mapping)}
+    return {**plain, **variant.settings.get(name, {})}
 
 
 def _convert(key: str, value: Any, default: Any) -> Any:

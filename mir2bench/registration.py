@@ -28,7 +28,8 @@ NAMESPACE = "mir2bench"
 _ID = re.compile(r"[A-Za-z0-9_]+/[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*-adv(\d+)-v(\d+)")
 _FAMILY_KEYS = {"family", "engine", "description", "world"}
 _WORLD_KEYS = {"name", "version", "adversaries", "agents", "horizon", "floor", "ceiling", "history"}
-_WORLD_OPTIONAL = {"engine_args", "description", "attack_reward", "requires"}
+_FAMILY_OPTIONAL = {"settings"}
+_WORLD_OPTIONAL = {"engine_args", "description", "attack_reward", "requires", "settings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class VariantSpec:
         requires: the pip extra that the engine needs, or "".
         description: one sentence for people.
         history: one line per version: what changed, why, and whether returns change.
+        settings: what algorithms should use here in place of their defaults: "KEY" -> value for every defender that has
+            KEY, and "ALGORITHM" -> {"KEY": value} for one defender or attacker. Advice, not a part of the world.
 
     Raises:
         SpecError: the values contradict each other or themselves.
@@ -79,6 +82,7 @@ class VariantSpec:
     requires: str = ""
     description: str = ""
     history: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         match = _ID.fullmatch(self.id)
@@ -150,7 +154,7 @@ class VariantSpec:
         return (score - self.floor.score) / (self.ceiling.score - self.floor.score)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as plain data, for hashes and JSON."""
+        """Return what defines the world as plain data, for hashes and JSON."""
         return {
             "id": self.id,
             "family": self.family,
@@ -264,7 +268,7 @@ def load_family(path: Path) -> list[VariantSpec]:
         raise SpecError(f"Cannot read the registry file {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not valid TOML: {error}.") from error
-    _check_keys(data, f"{path}", _FAMILY_KEYS, set())
+    _check_keys(data, f"{path}", _FAMILY_KEYS, _FAMILY_OPTIONAL)
     worlds = data["world"]
     if not isinstance(worlds, list) or not worlds:
         raise SpecError(f"{path}: `world` must be one or more [[world]] tables.")
@@ -314,6 +318,7 @@ def _world_specs(family: Mapping[str, Any], world: Mapping[str, Any], where: str
     history = world["history"]
     if not isinstance(history, list) or len(history) != version + 1 or not all(isinstance(h, str) for h in history):
         raise SpecError(f"{where}: `history` must hold one line for each of the versions 0 to {version}.")
+    settings = _merge(*(_settings(table, where) for table in (family, world)))
     shared: dict[str, Any] = {
         "family": text(family, "family"),
         "n_agents": n_agents,
@@ -326,11 +331,32 @@ def _world_specs(family: Mapping[str, Any], world: Mapping[str, Any], where: str
         "requires": text(world, "requires", ""),
         "description": text(world, "description", text(family, "description")),
         "history": tuple(history),
+        "settings": settings,
     }
     try:
         return [VariantSpec(id=f"{NAMESPACE}/{name}-adv{k}-v{version}", n_adversaries=k, **shared) for k in counts]
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from error
+
+
+def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    settings = table.get("settings", {})
+    flat = [v for value in settings.values() for v in (value.values() if isinstance(value, dict) else [value])]
+    if not isinstance(settings, dict) or not all(isinstance(v, bool | int | float | str) for v in flat):
+        raise SpecError(
+            f"{where}: `settings` must be a table of plain values, or of such tables by algorithm, but it is "
+            f"{settings!r}."
+        )
+    return settings
+
+
+def _merge(family: Mapping[str, Any], world: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a world's settings take the place of its family's, also inside the tables of algorithms."""
+    merged = dict(family)
+    for key, value in world.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both else value
+    return merged
 
 
 def _check_keys(table: Any, where: str, required: set[str], optional: set[str]) -> None:

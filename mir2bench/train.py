@@ -52,7 +52,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
 
     variant = spec(options.env)
     steps = parse_steps(options.budget, lambda name: get_budget(name).train_steps)
-    config = resolve_configs([options.algo], options.settings)[options.algo]
+    config = resolve_configs([options.algo], options.settings, variant)[options.algo]
     check_seed(options.seed)
     out = claim_folder(options.out, options.algo)
     started = time.monotonic()

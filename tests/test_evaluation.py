@@ -383,7 +383,7 @@ def _bundle(folder: Path, seed: int, algorithm: str = DEFENDER, **config: Any) -
 
 class TestContenders:
     def test_settings_reach_the_algorithms_that_know_them(self) -> None:
-        configs = resolve_configs(["maddpg", "mir2"], ["gamma=0.5", "mir2.lam=0.25"])
+        configs = resolve_configs(["maddpg", "mir2"], ["gamma=0.5", "mir2.lam=0.25"], tally())
         assert configs["maddpg"]["gamma"] == configs["mir2"]["gamma"] == 0.5
         assert configs["mir2"]["lam"] == 0.25
         assert "lam" not in configs["maddpg"]
@@ -400,7 +400,7 @@ class TestContenders:
     )
     def test_bad_settings(self, setting: str, message: str) -> None:
         with pytest.raises((UnknownNameError, ConfigError), match=message):
-            resolve_configs(["maddpg", "mir2"], [setting])
+            resolve_configs(["maddpg", "mir2"], [setting], tally())
 
     def test_names_that_do_not_exist(self) -> None:
         spec = mir2bench.spec("Rendezvous5-adv1-v0")

@@ -60,7 +60,8 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
     """Run the ablation that the options describe; return 1 if jobs failed."""
     variant = attackable(options.env)
     budget = budget_of(options)
-    contenders = sweep(options.algo, options.setting, options.values, options.settings, range(budget.defender_seeds))
+    seeds = range(budget.defender_seeds)
+    contenders = sweep(options.algo, variant, options.setting, options.values, options.settings, seeds)
     study = Study((variant,), tuple(contenders), get_protocol(options.protocol), budget)
     output = Output("ablation", options)
     finished = run_study(study, output)
@@ -81,12 +82,18 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
 
 
 def sweep(
-    algorithm: str, setting: str, values: Sequence[str], settings: Sequence[str], seeds: Sequence[int]
+    algorithm: str,
+    variant: VariantSpec,
+    setting: str,
+    values: Sequence[str],
+    settings: Sequence[str],
+    seeds: Sequence[int],
 ) -> list[Contender]:
     """Return one contender per value of a setting, by ascending value.
 
     Args:
         algorithm: the defender.
+        variant: where it trains.
         setting: field of its configuration that holds a number.
         values: as texts; empty for the paper's values of lambda.
         settings: "KEY=VALUE" for the others.
@@ -96,7 +103,7 @@ def sweep(
         UnknownNameError: no such defender or setting.
         ConfigError: the setting is no number, has no default values, or a value is out of range or given twice.
     """
-    plain = resolve_configs([algorithm], settings)[algorithm]
+    plain = resolve_configs([algorithm], settings, variant)[algorithm]
     if setting not in plain:
         raise unknown_name(f"setting of {algorithm}", setting, plain)
     if isinstance(plain[setting], bool) or not isinstance(plain[setting], int | float):
@@ -105,7 +112,7 @@ def sweep(
         raise ConfigError(f"which values shall {setting} take? Name them: --values {plain[setting]} ...")
     chosen: dict[float, Contender] = {}
     for text in values or PAPER_VALUES:
-        config = resolve_configs([algorithm], [*settings, f"{setting}={text}"])[algorithm]
+        config = resolve_configs([algorithm], [*settings, f"{setting}={text}"], variant)[algorithm]
         value = config[setting]
         if value in chosen:
             raise ConfigError(f"the value {value} of {setting} is given twice. Give each once.")

@@ -7,7 +7,6 @@ collect without, with the same loop, the same number of worlds and the same batc
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from matplotlib.figure import Figure
 
 from mir2bench.analysis import options as shared
 from mir2bench.analysis.output import Output, drawing, short_id
-from mir2bench.defenders import get_defender, list_defenders
+from mir2bench.defenders import get_defender, list_defenders, make_defender
 from mir2bench.errors import ConfigError
 from mir2bench.evaluation.figures import PALETTE
 from mir2bench.evaluation.tables import number
@@ -70,14 +69,13 @@ class Rig:
     """
 
     def __init__(self, name: str, variant: VariantSpec, *, worlds: int | None = None, episodes: int = 1) -> None:
-        defender: Any = get_defender(name)
         if not on_backbone(name):
             raise ConfigError(f"{name} does not share our training loop: its epochs cannot be measured. Leave it out.")
-        config = defender.Config()
-        self.config = config if worlds is None else dataclasses.replace(config, worlds=worlds)
-        task = defender(self.config).task(variant, 0)
-        task.reset(seeds=list(range(self.config.worlds)))
-        self.learner = defender.Learner(task, self.config, 0)
+        defender = make_defender(name, variant, {} if worlds is None else {"worlds": worlds})
+        config = self.config = defender.config
+        task = defender.task(variant, 0)
+        task.reset(seeds=list(range(config.worlds)))
+        self.learner = defender.Learner(task, config, 0)
         capacity = (episodes + 2) * variant.horizon
         replay = EpisodeReplay(task, capacity, n_steps=config.n_steps, gamma=config.gamma)
         self._collector = Collector(task, self.learner, replay, np.random.default_rng(0))

@@ -8,7 +8,7 @@ from mir2bench.attackers.fixed import fixed_attackers
 from mir2bench.errors import unknown_name
 from mir2bench.learning.progress import Callback
 from mir2bench.partition import Partition
-from mir2bench.plugins import find_class, known_names, make_config, warn_of_clash
+from mir2bench.plugins import find_class, known_names, make_config, recommended, warn_of_clash
 from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
 
@@ -63,7 +63,7 @@ def make_attacker(name: str, variant: VariantSpec, settings: dict[str, Any] | No
     Args:
         name: one of `list_attackers`, or "package.module:Class".
         variant: the world; its family's scripted behaviors are known by name.
-        settings: fields of the attacker's `Config` that differ from the defaults.
+        settings: fields of the attacker's `Config` that differ from the defaults and from what the variant recommends.
 
     Raises:
         UnknownNameError, ConfigError: no such attacker or setting.
@@ -79,4 +79,7 @@ def make_attacker(name: str, variant: VariantSpec, settings: dict[str, Any] | No
     found = find_class("attacker", name, _BUILTIN, ("attack",))
     if settings and not hasattr(found, "Config"):
         raise unknown_name("setting", next(iter(settings)), [])
-    return found(make_config(found.Config, settings or {})) if hasattr(found, "Config") else found()
+    if not hasattr(found, "Config"):
+        return found()
+    chosen = {**recommended(name, found.Config, variant, shared=False), **(settings or {})}
+    return found(make_config(found.Config, chosen))

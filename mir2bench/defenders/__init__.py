@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mir2bench.learning.progress import Callback
-from mir2bench.plugins import find_class, known_names
+from mir2bench.plugins import find_class, known_names, make_config, recommended
 from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
 
@@ -46,3 +47,19 @@ def get_defender(name: str) -> Any:
         UnknownNameError, ConfigError: see `plugins.find_class`.
     """
     return find_class("defender", name, _BUILTIN, ("Config", "train"))
+
+
+def make_defender(name: str, variant: VariantSpec, settings: Mapping[str, Any] | None = None) -> Any:
+    """Build a defender with the settings that a variant recommends: `make_defender("mir2", spec).train(spec, ...)`.
+
+    Args:
+        name: one of `list_defenders`, or "package.module:Class".
+        variant: the world.
+        settings: fields of its `Config` that differ from the defaults and from what the variant recommends.
+
+    Raises:
+        UnknownNameError, ConfigError: no such defender or setting.
+    """
+    defender = get_defender(name)
+    config = defender.Config
+    return defender(make_config(config, {**recommended(name, config, variant, shared=True), **(settings or {})}))

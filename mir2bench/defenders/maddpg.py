@@ -220,7 +220,8 @@ class MADDPG:
             variant: the world.
             seed: determines weights, starts, exploration and sampling.
             budget: environment steps.
-            callback: gets progress reports with "greedy_return" and the losses.
+            callback: gets progress reports with "greedy_return", "greedy_win_rate" where there are victories, and the
+                losses.
         """
         task = self.task(variant, seed)
         clean = Partition.of(variant.n_agents)
@@ -229,7 +230,9 @@ class MADDPG:
 
         def measure(policy: Policy) -> dict[str, float]:
             seeds = range(CURVE_SEED, CURVE_SEED + CURVE_EPISODES)
-            return {"greedy_return": float(rollout(variant, policy, clean, None, seeds).returns.mean())}
+            played = rollout(variant, policy, clean, None, seeds)
+            figures = {"greedy_return": float(played.returns.mean())}
+            return figures if played.won is None else figures | {"greedy_win_rate": float(played.won.mean())}
 
         loop.train(task, learner, self.config, budget=budget, seed=seed, measure=measure, callback=callback)
         return learner.policy

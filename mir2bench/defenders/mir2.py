@@ -31,7 +31,9 @@ Differences from the paper and from its authors' code:
 8. What is charged is a surrogate of the bound, not the bound: replayed actions a_t, older policies' among them, under a
    q of the current policy. "mi/club" logs it, "mi/club_now" the bound of the current policy, "mi/exact" the true value.
    (With `joint` the exact value is still the sum of the agents' own.)
-9. lambda weighs nats against rewards scaled to 1 per step over the variant's score range, so that it means the same in
+9. Agents with a single legal action (the dead in a battle) have no choice to inform: they count neither in I_t nor in
+   the fit of q. Theirs keeps them.
+10. lambda weighs nats against rewards scaled to 1 per step over the variant's score range, so that it means the same in
    every family; theirs weighs raw rewards, and is 0 unless given on the command line.
 """
 
@@ -47,7 +49,14 @@ from torch.nn import functional as F
 
 from mir2bench.defenders import maddpg
 from mir2bench.errors import ConfigError
-from mir2bench.learning.mutual_information import MIN_STD, ActionModel, Negatives, exact_categorical, exact_gaussian
+from mir2bench.learning.mutual_information import (
+    MIN_STD,
+    ActionModel,
+    Negatives,
+    choosing,
+    exact_categorical,
+    exact_gaussian,
+)
 from mir2bench.learning.networks import legal_logits
 from mir2bench.learning.replay import Batch
 from mir2bench.learning.tasks import Task
@@ -109,16 +118,22 @@ class Mir2Learner(maddpg.MaddpgLearner):
 
     def reward(self, batch: Batch, features: Tensor) -> Tensor:
         """Return r_t - lambda I_t, (M,), after fitting q if it is its turn."""
+        free = choosing(batch.mask)
         if self._updates % self.config.club_interval == 0:
             action, _ = self.act(features, batch.mask, self.generator_q)
             with torch.enable_grad():
-                log_likelihood = self.q.log_likelihood(self.q(features), action).sum(dim=-1).mean()
+                log_likelihood = self._per_step(self.q.log_likelihood(self.q(features), action), free)
                 self._descend(-log_likelihood, self.q_optimizer)
             self._logged["mi/log_likelihood"] = log_likelihood.detach()
         self._updates += 1
-        information = self.q.club(self.q(features), batch.action, self.config.negatives).sum(dim=-1)
+        information = self.q.club(self.q(features), batch.action, self.config.negatives, free).sum(dim=-1)
         self._logged["mi/club"] = information.mean()
         return batch.reward - self.config.lam * batch.weight * information
+
+    @staticmethod
+    def _per_step(values: Tensor, free: Tensor | None) -> Tensor:
+        """Return the mean over steps of the sum over agents who have a choice."""
+        return (values if free is None else free * values).sum(dim=-1).mean()
 
     @torch.no_grad()
     def act(self, features: Tensor, mask: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -148,17 +163,18 @@ class Mir2Learner(maddpg.MaddpgLearner):
         features = self.actor.features_now(batch)
         action, log_prob = self.act(features, batch.mask, self.generator_diagnosis)
         logits = self.actor.head(features)
+        free = choosing(batch.mask)
         if self.actor.shape.discrete:
-            exact = exact_categorical(legal_logits(logits, batch.mask).log_softmax(dim=-1))
+            exact = exact_categorical(legal_logits(logits, batch.mask).log_softmax(dim=-1), free)
         else:
             exact = exact_gaussian(torch.tanh(logits), self._noise, self.generator_diagnosis)
         q = self.q(features)
         return {
             **super().diagnose(batch),
             "mi/exact": exact.sum(),
-            "mi/club_now": self.q.club(q, action, self.config.negatives).sum(dim=-1).mean(),
-            "mi/held_out": self.q.log_likelihood(q, action).sum(dim=-1).mean(),
-            "mi/policy": log_prob.sum(dim=-1).mean(),
+            "mi/club_now": self.q.club(q, action, self.config.negatives, free).sum(dim=-1).mean(),
+            "mi/held_out": self._per_step(self.q.log_likelihood(q, action), free),
+            "mi/policy": self._per_step(log_prob, free),
         }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mir2bench.defenders import get_defender
 from mir2bench.errors import ConfigError, PolicyError, unknown_name
-from mir2bench.plugins import make_config
+from mir2bench.plugins import make_config, recommended
 from mir2bench.policies import Policy, load_policy, read_bundle
 from mir2bench.registration import VariantSpec
 
@@ -30,6 +30,7 @@ class Contender:
         kind: "trained", "scripted" or "bundle".
         algorithm: name of the defender or of the scripted team.
         config: the defender's resolved configuration; empty for scripted teams.
+        configs: variant id -> its configuration there, for variants that recommend other settings.
         seeds: training seeds; a scripted team has the single seed 0.
         bundles: absolute path of each seed's policy bundle; only for kind "bundle".
         hashes: sha256 of each bundle's content.
@@ -42,6 +43,11 @@ class Contender:
     seeds: tuple[int, ...] = (0,)
     bundles: tuple[str, ...] = ()
     hashes: tuple[str, ...] = ()
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config_on(self, variant: VariantSpec) -> dict[str, Any]:
+        """Return its configuration on a variant."""
+        return dict(self.configs.get(variant.id, self.config))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that determines its results as plain data; where a bundle lies is no part of it."""
@@ -50,6 +56,7 @@ class Contender:
             "kind": self.kind,
             "algorithm": self.algorithm,
             "config": dict(self.config),
+            "configs": {variant: dict(config) for variant, config in self.configs.items()},
             "seeds": list(self.seeds),
             "hashes": list(self.hashes),
         }
@@ -80,7 +87,7 @@ def resolve_contenders(
     if repeated:
         raise ConfigError(f"`{repeated[0]}` is named twice. Name each algorithm once.")
     trained = [a for a in algorithms if not a.startswith(SCRIPTED)]
-    configs = resolve_configs(trained, settings)
+    configs = {variant.id: resolve_configs(trained, settings, variant) for variant in variants}
     contenders: list[Contender] = []
     for name in algorithms:
         if name.startswith(SCRIPTED):
@@ -89,7 +96,8 @@ def resolve_contenders(
                 scripted_class(variant, team)
             contenders.append(Contender(name, "scripted", team))
         else:
-            contenders.append(Contender(name, "trained", name, configs[name], tuple(seeds)))
+            own = {variant: found[name] for variant, found in configs.items()}
+            contenders.append(Contender(name, "trained", name, next(iter(own.values())), tuple(seeds), configs=own))
     return contenders + _bundles(policies, variants, {c.name for c in contenders})
 
 
@@ -111,10 +119,12 @@ def make_scripted(variant: VariantSpec, team: str) -> Policy:
     return getattr(importlib.import_module(module), name)(variant.layout)
 
 
-def resolve_configs(algorithms: Sequence[str], settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return each algorithm's complete configuration with `settings` applied; see `resolve_contenders`."""
+def resolve_configs(
+    algorithms: Sequence[str], settings: Sequence[str], variant: VariantSpec
+) -> dict[str, dict[str, Any]]:
+    """Return each algorithm's complete configuration on a variant with `settings` applied; see `resolve_contenders`."""
     classes = {name: get_defender(name).Config for name in algorithms}
-    chosen: dict[str, dict[str, str]] = {name: {} for name in algorithms}
+    chosen = {name: recommended(name, classes[name], variant, shared=True) for name in algorithms}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:

@@ -132,7 +132,7 @@ class _Team:
         if contender.kind == "trained":
             params = {
                 "algorithm": contender.algorithm,
-                "config": dict(contender.config),
+                "config": contender.config_on(variant),
                 "seed": self.seed,
                 "steps": budget.train_steps,
             }

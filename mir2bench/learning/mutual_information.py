@@ -36,6 +36,22 @@ MIN_STD = 1e-3
 """Smallest standard deviation that a policy's noise is taken to have, so that information stays finite."""
 
 
+def choosing(mask: Tensor | None) -> Tensor | None:
+    """Return who has a choice, (M, n) float: agents with two legal actions or more; None if all always have.
+
+    An agent that can do one thing only (the dead in a battle) carries no information in what it does, and its history
+    says nothing about the policy: it counts neither among the samples of an estimate nor among their negative pairs.
+    """
+    return None if mask is None else ((mask > 0).sum(dim=-1) > 1).float()
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Return the mean of (M, n, A) over the M samples, (n, A), each agent's weighted by (M, n)."""
+    if weight is None:
+        return values.mean(dim=0)
+    return (weight.unsqueeze(-1) * values).sum(dim=0) / weight.sum(dim=0).clamp_min(1.0).unsqueeze(-1)
+
+
 def club_gaussian(mean: Tensor, log_var: Tensor, action: Tensor, negatives: Negatives = "histories") -> Tensor:
     """Return the per-sample CLUB estimate of q = N(mean, diag exp(log_var)) with one variance for all samples.
 
@@ -57,7 +73,9 @@ def club_gaussian(mean: Tensor, log_var: Tensor, action: Tensor, negatives: Nega
     return gap @ (0.5 * torch.exp(-log_var))
 
 
-def club_categorical(log_probs: Tensor, one_hot: Tensor, negatives: Negatives = "histories") -> Tensor:
+def club_categorical(
+    log_probs: Tensor, one_hot: Tensor, negatives: Negatives = "histories", weight: Tensor | None = None
+) -> Tensor:
     """Return the per-sample CLUB estimate of a categorical q.
 
     Args:
@@ -65,14 +83,17 @@ def club_categorical(log_probs: Tensor, one_hot: Tensor, negatives: Negatives = 
             another sample's action may be illegal here, and its log-probability must exist).
         one_hot: (M, n, A), y_k.
         negatives: see the module's text.
+        weight: (M, n) of zeros and ones, which samples count, see `choosing`; None for all.
 
     Returns:
-        (M, n), nats.
+        (M, n), nats; 0 for samples that do not count.
     """
     positive = (one_hot * log_probs).sum(dim=-1)
     if negatives == "actions":
-        return positive - (one_hot.mean(dim=0) * log_probs).sum(dim=-1)
-    return positive - (one_hot * log_probs.mean(dim=0)).sum(dim=-1)
+        information = positive - (_mean(one_hot, weight) * log_probs).sum(dim=-1)
+    else:
+        information = positive - (one_hot * _mean(log_probs, weight)).sum(dim=-1)
+    return information if weight is None else weight * information
 
 
 class ActionModel(nn.Module):
@@ -119,10 +140,15 @@ class ActionModel(nn.Module):
         square = (action - q).square() @ torch.exp(-log_var)
         return -0.5 * (square + (log_var + math.log(2 * math.pi)).sum())
 
-    def club(self, q: Tensor, action: Tensor, negatives: Negatives = "histories") -> Tensor:
-        """Return the per-sample CLUB estimate, (M, n) nats, of what `forward` gave and (M, n, A) actions."""
+    def club(
+        self, q: Tensor, action: Tensor, negatives: Negatives = "histories", weight: Tensor | None = None
+    ) -> Tensor:
+        """Return the per-sample CLUB estimate, (M, n) nats, of what `forward` gave and (M, n, A) actions.
+
+        `weight` (M, n) says which samples of a discrete q count, see `choosing`.
+        """
         if self.discrete:
-            return club_categorical(q, action, negatives)
+            return club_categorical(q, action, negatives, weight)
         return club_gaussian(q, self.log_var, action, negatives)
 
 
@@ -148,15 +174,17 @@ def exact_gaussian(mean: Tensor, std: float, generator: torch.Generator) -> Tens
     return (-0.5 * own - mixture).mean(dim=-1)
 
 
-def exact_categorical(log_probs: Tensor) -> Tensor:
+def exact_categorical(log_probs: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the exact I(h^i; a^i) = E_h KL(pi(.|h) || mean_h pi(.|h)) of a known policy.
 
     Args:
         log_probs: (M, n, A), log pi(. | h) at M histories; -inf is allowed for impossible actions.
+        weight: (M, n) of zeros and ones, which histories count, see `choosing`; None for all.
 
     Returns:
-        (n,) nats.
+        (n,) nats, a mean over all M histories, in which those that do not count add nothing.
     """
     probs = log_probs.exp()
-    marginal = probs.mean(dim=0).clamp_min(1e-38).log()
-    return (probs * (log_probs.clamp_min(-1e9) - marginal)).sum(dim=-1).mean(dim=0)
+    marginal = _mean(probs, weight).clamp_min(1e-38).log()
+    information = (probs * (log_probs.clamp_min(-1e9) - marginal)).sum(dim=-1)
+    return (information if weight is None else weight * information).mean(dim=0)
