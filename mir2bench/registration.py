@@ -341,8 +341,9 @@ def _world_specs(family: Mapping[str, Any], world: Mapping[str, Any], where: str
 
 def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     settings = table.get("settings", {})
-    flat = [v for value in settings.values() for v in (value.values() if isinstance(value, dict) else [value])]
-    if not isinstance(settings, dict) or not all(isinstance(v, bool | int | float | str) for v in flat):
+    tables = [settings, *(v for v in settings.values() if isinstance(v, dict))] if isinstance(settings, dict) else []
+    flat = [v for table in tables for v in table.values() if table is not settings or not isinstance(v, dict)]
+    if not tables or not all(isinstance(v, bool | int | float | str) for v in flat):
         raise SpecError(
             f"{where}: `settings` must be a table of plain values, or of such tables by algorithm, but it is "
             f"{settings!r}."

@@ -12,6 +12,7 @@ from torch import Tensor
 from mir2bench.learning.mutual_information import (
     ActionModel,
     Negatives,
+    choosing,
     club_categorical,
     club_gaussian,
     exact_categorical,
@@ -267,3 +268,30 @@ def test_a_joint_model_sees_all_agents(discrete: bool, generator: torch.Generato
     assert differs.tolist() == [True, True, True]
     assert joint.log_likelihood(joint(x), torch.zeros(5, 3, 2)).shape == (5, 3)
     assert joint.club(joint(x), torch.zeros(5, 3, 2)).shape == (5, 3)
+
+
+# --- agents without a choice ---
+
+
+def test_a_choice_is_two_legal_actions() -> None:
+    mask = torch.tensor([[[1, 0, 0], [1, 1, 0]], [[0, 1, 1], [1, 1, 1]]])
+    weight = choosing(mask)
+    assert weight is not None
+    assert weight.tolist() == [[0, 1], [1, 1]]
+    assert choosing(None) is None
+
+
+@pytest.mark.parametrize("negatives", GROUPINGS)
+def test_samples_without_a_choice_are_as_if_they_were_not_there(
+    negatives: Negatives, generator: torch.Generator
+) -> None:
+    log_probs = torch.randn(9, 1, 4, generator=generator).log_softmax(dim=-1)
+    one_hot = torch.eye(4)[torch.randint(4, (9, 1), generator=generator)]
+    weight = torch.tensor([1.0, 0, 1, 1, 0, 0, 1, 1, 1])[:, None]
+    kept = weight[:, 0] > 0
+    found = club_categorical(log_probs, one_hot, negatives, weight)
+    torch.testing.assert_close(found[kept], club_categorical(log_probs[kept], one_hot[kept], negatives))
+    assert not found[~kept].any()
+    exact = exact_categorical(log_probs, weight)
+    torch.testing.assert_close(exact * 9 / 6, exact_categorical(log_probs[kept]))
+    assert not exact_categorical(log_probs, torch.zeros(9, 1)).any()

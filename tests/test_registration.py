@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 
 import mir2bench
 from mir2bench import registration
+from mir2bench.attackers import make_attacker
+from mir2bench.defenders import list_defenders, maddpg, make_defender, mir2
 from mir2bench.errors import MissingDependencyError, SpecError, UnknownNameError
 from mir2bench.registration import Anchor, VariantSpec, load_family
 from mir2bench.testing import check_env
@@ -187,6 +189,9 @@ def test_a_bad_file_registers_nothing(write: Write, fresh_registry: None) -> Non
             'history = ["v0: first."]',
             "one line for each of the versions 0 to 1",
         ),
+        ("horizon = 7", "horizon = 7\nsettings = 1", "`settings` must be a table of plain values"),
+        ("horizon = 7", "horizon = 7\nsettings = { gamma = [1] }", "`settings` must be a table of plain values"),
+        ("horizon = 7", "horizon = 7\nsettings = { mir2 = { a = {} } }", "`settings` must be a table of plain values"),
         ("agents = 3", "agents = ", "is not valid TOML: .*line 10"),
     ],
 )
@@ -195,6 +200,44 @@ def test_mistakes_in_a_file(write: Write, old: str, new: str, message: str) -> N
     with pytest.raises(SpecError, match=message) as caught:
         load_family(path)
     assert str(path) in str(caught.value)
+
+
+SETTINGS = """
+[settings]
+gamma = 0.9
+unheard_of = 1
+[settings.mir2]
+lam = 0.5
+[settings.learned]
+gamma = 0.8
+"""
+
+
+def test_settings_that_a_variant_recommends(write: Write, fresh_registry: None) -> None:
+    own = 'settings = { gamma = 0.95, mir2 = { club_lr = 0.25 } }\nhistory = ["v0'
+    path = write('history = ["v0', own)
+    path.write_text(path.read_text(encoding="utf-8") + SETTINGS, encoding="utf-8")
+    mir2bench.register(path)
+    variant = mir2bench.spec("Mine3-adv1-v1")
+    assert make_defender("maddpg", variant).config == maddpg.Config(gamma=0.95)  # the world's before the family's
+    assert make_defender("mir2", variant).config == mir2.Config(gamma=0.95, lam=0.5, club_lr=0.25)
+    assert make_defender("mir2", variant, {"gamma": 0.5}).config == mir2.Config(gamma=0.5, lam=0.5, club_lr=0.25)
+    attacker: Any = make_attacker("learned", variant)
+    assert attacker.config.gamma == 0.8
+    assert "settings" not in variant.to_dict()
+
+
+def test_every_recommended_setting_exists() -> None:
+    shared = {field.name for field in fields(maddpg.Config)}
+    for name in mir2bench.list_variants():
+        variant = mir2bench.spec(name)
+        for key, value in variant.settings.items():
+            if not isinstance(value, dict):
+                assert key in shared, f"{name}: {key}"
+            elif key in list_defenders():
+                make_defender(key, variant)
+            else:
+                make_attacker(key, variant)
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
