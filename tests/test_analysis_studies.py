@@ -264,10 +264,8 @@ class TestAblation:
             pd.testing.assert_frame_equal(*(pd.read_parquet(f / f"{name}.parquet") for f in (whole, out)))
 
     def test_the_papers_values_are_the_default(self) -> None:
-        found = [
-            c.config["lam"]
-            for c in ablation.sweep("mir2", world, "lam", (), ("noise=0.3",), range(2))
-        ]
+        world = mir2bench.spec("Rendezvous5-adv1-v0")
+        found = [c.config["lam"] for c in ablation.sweep("mir2", world, "lam", (), ("noise=0.3",), range(2))]
         assert found == [0, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 1e-1]
         contender = ablation.sweep(
             "mir2", mir2bench.spec("Rendezvous5-adv1-v0"), "worlds", ("8",), ("noise=0.3",), range(2)
