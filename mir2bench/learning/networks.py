@@ -73,10 +73,12 @@ class Actor(nn.Module):
 
     def unroll(self, sequences: Sequences) -> Tensor:
         """Return the features of whole episodes, (T, E, n, O) -> (T * E, n, H), starting from an empty memory."""
-        steps: list[Tensor] = []
-        for obs in sequences.obs:
-            steps.append(self.features(obs, steps[-1] if steps else None))
-        return torch.cat(steps)
+        x = F.relu_(self.norm(self.inner(sequences.obs)))  # of all steps at once
+        cell = self.outer
+        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+        start = x.new_zeros(1, x.shape[1] * x.shape[2], x.shape[3])
+        flat, _ = torch.gru(x.flatten(1, 2), start, weights, True, 1, 0.0, False, False, False)  # one layer of the cell
+        return flat.view_as(x).flatten(0, 1)
 
     def features_now(self, batch: Batch) -> Tensor:
         """Return the features (M, n, H) at a batch's observations."""
