@@ -47,10 +47,16 @@ def test_feed_forward_actor_by_its_formula(generator: torch.Generator) -> None:
     torch.testing.assert_close(discrete(obs)[0], logits)  # the same weights, no tanh
 
 
+def together(obs: Tensor, index: Tensor | None = None, after: Tensor | None = None) -> Sequences:
+    """Return (T, E, n, O) observations of episodes of the same length, packed."""
+    now, later = (torch.arange(0) if x is None else x for x in (index, after))
+    return Sequences(obs.flatten(0, 1), (obs.shape[1],) * len(obs), now, later)
+
+
 def test_unrolling_equals_acting_step_by_step(generator: torch.Generator) -> None:
     actor = make_actor(recurrent=True)
     obs = torch.randn(6, 4, 2, 5, generator=generator)  # (T, E, n, O)
-    features = actor.unroll(Sequences(obs, None, torch.arange(0), torch.arange(0))).unflatten(0, (6, 4))
+    features = actor.unroll(together(obs)).unflatten(0, (6, 4))
     policy = NetworkPolicy(actor, n_agents=2)
     carry = policy.initial_carry(4)
     assert carry.shape == (4, 2, 8)
@@ -69,8 +75,7 @@ def test_memories_of_agents_and_episodes_stay_apart(generator: torch.Generator) 
     obs = torch.randn(3, 2, 2, 5, generator=generator)
     changed = obs.clone()
     changed[0, 1, 0] += 1.0
-    empty = torch.arange(0)
-    one, other = (actor.unroll(Sequences(o, None, empty, empty)).unflatten(0, (3, 2)) for o in (obs, changed))
+    one, other = (actor.unroll(together(o)).unflatten(0, (3, 2)) for o in (obs, changed))
     differs = (one != other).any(dim=-1)
     assert differs[:, 1, 0].all()
     differs[:, 1, 0] = False
@@ -82,7 +87,7 @@ def test_recurrent_features_of_a_batch_are_looked_up_in_its_episodes(generator: 
     obs = torch.randn(4, 3, 2, 5, generator=generator)
     index, after = torch.tensor([0, 4, 8]), torch.tensor([3, 7, 11])  # column 0, 1, 2 at t = 0, 1, 2 and one later
     nothing = torch.empty(0)
-    batch = Batch(*[nothing] * 9, mask=None, next_mask=None, sequences=Sequences(obs, None, index, after))
+    batch = Batch(*[nothing] * 9, mask=None, next_mask=None, sequences=together(obs, index, after))
     unrolled = actor.unroll(batch.sequences)  # type: ignore[arg-type]
     assert actor.features_now(batch).equal(unrolled[index])
     assert actor.features_next(batch).equal(unrolled[after])

@@ -323,29 +323,28 @@ def test_sequences_point_at_the_right_observations(n_steps: int, discrete: bool)
     play(task, replay, 40)
     batch = replay.sample_episodes(5, np.random.default_rng(0))
     assert batch.sequences is not None
-    obs, index, after = batch.sequences.obs, batch.sequences.index, batch.sequences.next_index
-    assert obs.shape[1] == 5
-    flat = obs.flatten(0, 1)
-    assert flat[index].equal(batch.obs)
-    assert flat[after].equal(batch.next_obs)
-    assert (batch.sequences.mask is not None) == discrete
+    obs, sizes = batch.sequences.obs, list(batch.sequences.sizes)
+    assert obs[batch.sequences.index].equal(batch.obs)
+    assert obs[batch.sequences.next_index].equal(batch.next_obs)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 5
+    assert len(obs) == sum(sizes)
 
-    # Every column is one episode from its start, complete, and zero behind its end; the rows are all its transitions.
+    # The k-th rows of all times are one episode from its start, complete; the rows are all its transitions.
     stored = {e.number: t for e, t in zip(task.episodes, task.clock, strict=True)}
-    marks = obs[:, :, 0, 0].int().numpy()
+    marks = [rows.tolist() for rows in np.split(obs[:, 0, 0].int().numpy(), np.cumsum(sizes)[:-1])]
     expected: dict[int, tuple[float, ...]] = {}
     counted: Counter[int] = Counter()
     lengths = []
-    for column in marks.T:
-        number = int(column[0]) // 100
+    for k in range(5):
+        column = [at_time[k] for at_time in marks if k < len(at_time)]
+        number = column[0] // 100
         length = stored.get(number, len(by_number[number].rewards))
         lengths.append(length)
-        assert column[: length + 1].tolist() == [100 * number + t for t in range(length + 1)]
-        assert not column[length + 1 :].any()
+        assert column == [100 * number + t for t in range(length + 1)]
         expected |= expected_rows(by_number[number], length, n_steps, 0.5)
         counted.update(100 * number + t for t in range(length))
-    assert len(obs) == 1 + max(lengths)
-    assert not obs[length + 1 :, -1].any()
+    assert len(sizes) == 1 + max(lengths)
     assert rows(batch) == expected
     assert Counter(batch.state[:, 0].int().tolist()) == counted
 

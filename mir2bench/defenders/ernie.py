@@ -127,7 +127,7 @@ class ErnieLearner(maddpg.MaddpgLearner):
             moved = replace(batch, sequences=replace(batch.sequences, obs=batch.sequences.obs + delta))
         else:
             moved = replace(batch, obs=batch.obs + delta)
-        return self.actor.head(self.actor.features_now(moved))
+        return self.actor.head(self.actor.features_now(moved, twice=self.config.stackelberg))
 
     def _distance(self, batch: Batch, moved: Tensor, logits: Tensor) -> Tensor:
         """Return D, summed over samples and agents."""

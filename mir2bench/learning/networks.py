@@ -6,11 +6,13 @@ All layers are plain torch modules; the parameters of a policy are its actor's a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mir2bench.learning.gru import packed_gru
 from mir2bench.learning.replay import Batch, Sequences
 
 _NEVER = -1e9  # logit of an illegal action; finite, so that gradients stay finite
@@ -47,7 +49,7 @@ class Actor(nn.Module):
         self.shape = shape
         self.inner = nn.Linear(shape.obs_dim, shape.hidden)
         self.norm = nn.LayerNorm(shape.hidden)
-        self.outer = (nn.GRUCell if shape.recurrent else nn.Linear)(shape.hidden, shape.hidden)
+        self.outer: Any = (nn.GRUCell if shape.recurrent else nn.Linear)(shape.hidden, shape.hidden)
         self.head = nn.Linear(shape.hidden, shape.action_dim)
 
     def features(self, obs: Tensor, carry: Tensor | None = None) -> Tensor:
@@ -71,20 +73,20 @@ class Actor(nn.Module):
         x = self.features(obs, carry)
         return self.squash(self.head(x)), (x if self.shape.recurrent else None)
 
-    def unroll(self, sequences: Sequences) -> Tensor:
-        """Return the features of whole episodes, (T, E, n, O) -> (T * E, n, H), starting from an empty memory."""
-        x = F.relu_(self.norm(self.inner(sequences.obs)))  # of all steps at once
-        cell = self.outer
-        weights = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
-        start = x.new_zeros(1, x.shape[1] * x.shape[2], x.shape[3])
-        flat, _ = torch.gru(x.flatten(1, 2), start, weights, True, 1, 0.0, False, False, False)  # one layer of the cell
-        return flat.view_as(x).flatten(0, 1)
+    def unroll(self, sequences: Sequences, *, twice: bool = False) -> Tensor:
+        """Return the features (P, n, H) of whole episodes, starting from an empty memory.
 
-    def features_now(self, batch: Batch) -> Tensor:
-        """Return the features (M, n, H) at a batch's observations."""
+        With `twice` they can be differentiated twice, see `gru.packed_gru`.
+        """
+        x = F.relu_(self.norm(self.inner(sequences.obs)))
+        sizes = [size * x.shape[1] for size in sequences.sizes]
+        return packed_gru(self.outer, x.flatten(0, 1), sizes, twice=twice).view_as(x)
+
+    def features_now(self, batch: Batch, *, twice: bool = False) -> Tensor:
+        """Return the features (M, n, H) at a batch's observations; `twice` as in `unroll`."""
         if batch.sequences is None or not self.shape.recurrent:
             return self.features(batch.obs)
-        return self.unroll(batch.sequences)[batch.sequences.index]
+        return self.unroll(batch.sequences, twice=twice)[batch.sequences.index]
 
     def features_next(self, batch: Batch) -> Tensor:
         """Return the features (M, n, H) at a batch's bootstrap observations."""

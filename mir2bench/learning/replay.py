@@ -17,17 +17,17 @@ from mir2bench.learning.tasks import Task
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """The whole episodes behind a batch, for recurrent networks.
+    """The whole episodes behind a batch, for recurrent networks, packed: by time, and the longest first at each time.
 
     Attributes:
-        obs: (T + 1, E, n, O) float32, zero behind each episode's end.
-        mask: (T + 1, E, n, A) or None.
-        index: (M,) int64, where each row of the batch lies in the flattened (T + 1) * E.
+        obs: (P, n, O) float32, observations 0 ... T of all episodes.
+        sizes: how many episodes last to time 0, 1, ...; never growing, with the sum P.
+        index: (M,) int64, where each row of the batch lies in `obs`.
         next_index: (M,) int64, the same for its bootstrap observation.
     """
 
     obs: torch.Tensor
-    mask: torch.Tensor | None
+    sizes: tuple[int, ...]
     index: torch.Tensor
     next_index: torch.Tensor
 
@@ -140,20 +140,21 @@ class EpisodeReplay:
     def sample_episodes(self, size: int, rng: np.random.Generator) -> Batch:
         """Draw `size` whole episodes (with repetition) and all their transitions, with the sequences behind them."""
         chosen = rng.choice(np.flatnonzero(self._length), size=size)
-        longest = int(self._length[chosen].max())
-        inside = np.arange(longest)[:, None] < self._length[chosen]  # (T, E)
-        t, e = np.nonzero(inside)
+        chosen = chosen[np.argsort(-self._length[chosen], kind="stable")]
+        length = self._length[chosen]
+        t, e = np.nonzero(np.arange(length[0])[:, None] < length)
         slot = chosen[e]
         batch = self._gather(slot, t)
-        steps = np.minimum(self._n_steps, self._length[slot] - t)
-        observed = np.arange(longest + 1)[:, None] <= self._length[chosen]  # (T + 1, E)
-        obs = self._obs[chosen, : longest + 1].swapaxes(0, 1) * observed[..., None, None]
-        mask = None if self._mask is None else self._mask[chosen, : longest + 1].swapaxes(0, 1)
+        steps = np.minimum(self._n_steps, length[e] - t)
+        lasting = np.arange(length[0] + 1)[:, None] <= length  # (T + 1, E)
+        seen_t, seen_e = np.nonzero(lasting)
+        sizes = lasting.sum(axis=1)
+        first = np.cumsum(sizes) - sizes  # of each time
         sequences = Sequences(
-            obs=torch.from_numpy(obs.astype(np.float32)),
-            mask=None if mask is None else torch.from_numpy(mask.astype(np.float32)),
-            index=torch.from_numpy(t * size + e),
-            next_index=torch.from_numpy((t + steps) * size + e),
+            obs=torch.from_numpy(self._obs[chosen[seen_e], seen_t].astype(np.float32, copy=False)),
+            sizes=tuple(sizes.tolist()),
+            index=torch.from_numpy(first[t] + e),
+            next_index=torch.from_numpy(first[t + steps] + e),
         )
         fields = {name: getattr(batch, name) for name in batch.__slots__ if name != "sequences"}
         return Batch(**fields, sequences=sequences)
