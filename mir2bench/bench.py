@@ -6,6 +6,7 @@ drifts still gives honest ratios.
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import sys
@@ -56,34 +57,21 @@ def compare(work: dict[str, Callable[[], float]], unit: str, rounds: int) -> lis
 
 
 def bench_engines(variants: list[VariantSpec], rounds: int) -> list[Figure]:
-    """Measure environment steps per second of worlds by batch, and of the Gymnasium views, with random actions."""
+    """Measure environment steps per second of worlds by batch, and of the Gymnasium views, with random actions.
+
+    Where actions may be illegal, choosing legal ones is part of the measured work.
+    """
     import gymnasium
 
     work: dict[str, Callable[[], float]] = {}
     for variant in variants:
-        for batch in (1, 32, 1024):
+        for batch in (1, 32, 512, 1024):
             worlds = Worlds(variant, batch)
             worlds.reset(seeds=range(batch))
-            actions = _random_actions(variant, batch)
-            work[f"{variant.id} worlds, batch {batch}"] = _rate(_step_worlds(worlds, actions), batch)
-        env = gymnasium.make(variant.id)
-        env.reset(seed=0)
-        action = _random_actions(variant, 1)[0]
-
-        def step_env(env: Any = env, action: Any = action) -> None:
-            _, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                env.reset()
-
-        work[f"{variant.id} gymnasium.make"] = _rate(step_env, 1)
+            work[f"{variant.id} worlds, batch {batch}"] = _rate(_step_worlds(worlds, _player(variant, batch)), batch)
+        work[f"{variant.id} gymnasium.make"] = _rate(_step_env(gymnasium.make(variant.id), _player(variant, 1)), 1)
         vector = gymnasium.make_vec(variant.id, num_envs=256)
-        vector.reset(seed=0)
-        joint = _random_actions(variant, 256)
-
-        def step_vector(vector: Any = vector, joint: Any = joint) -> None:
-            vector.step(joint)
-
-        work[f"{variant.id} gymnasium.make_vec, 256 worlds"] = _rate(step_vector, 256)
+        work[f"{variant.id} gymnasium.make_vec, 256 worlds"] = _rate(_step_vector(vector, _player(variant, 256)), 256)
     return compare(work, "environment steps/s", rounds)
 
 
@@ -106,18 +94,44 @@ def bench_training(variants: list[VariantSpec], rounds: int) -> list[Figure]:
         return compare(work, "ms/update", rounds)
 
 
-def _random_actions(variant: VariantSpec, batch: int) -> np.ndarray:
+def _player(variant: VariantSpec, batch: int) -> Callable[[np.ndarray | None], np.ndarray]:
+    """Return a function mask -> actions that costs little: always the same ones, or random legal ones."""
     layout, rng = variant.layout, np.random.default_rng(0)
-    if layout.discrete:
-        return np.zeros(layout.action_shape(batch), dtype=np.int64)
-    return rng.uniform(-1, 1, layout.action_shape(batch)).astype(np.float32)
+    if not layout.discrete:
+        actions = rng.uniform(-1, 1, layout.action_shape(batch)).astype(np.float32)
+        return lambda mask: actions
+    scores = itertools.cycle(rng.random((4, *layout.action_shape(batch), layout.action_dim), dtype=np.float32))
+    return lambda mask: np.where(np.asarray(mask) > 0, next(scores), -1.0).argmax(axis=-1)
 
 
-def _step_worlds(worlds: Worlds, actions: np.ndarray) -> Callable[[], None]:
+def _step_worlds(worlds: Worlds, player: Callable[[np.ndarray | None], np.ndarray]) -> Callable[[], None]:
     def step() -> None:
-        worlds.step(actions)
+        worlds.step(player(worlds.engine.mask))
         if worlds.done.any():
             worlds.reset(np.flatnonzero(worlds.done))
+
+    return step
+
+
+def _step_env(env: Any, player: Callable[[np.ndarray | None], np.ndarray]) -> Callable[[], None]:
+    mask = env.reset(seed=0)[1].get("action_mask")
+
+    def step() -> None:
+        nonlocal mask
+        _, _, terminated, truncated, info = env.step(player(mask[None] if mask is not None else None)[0])
+        if terminated or truncated:
+            _, info = env.reset()
+        mask = info.get("action_mask")
+
+    return step
+
+
+def _step_vector(vector: Any, player: Callable[[np.ndarray | None], np.ndarray]) -> Callable[[], None]:
+    mask = vector.reset(seed=0)[1].get("action_mask")
+
+    def step() -> None:
+        nonlocal mask
+        mask = vector.step(player(mask))[4].get("action_mask")
 
     return step
 

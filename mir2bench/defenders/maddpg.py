@@ -5,7 +5,7 @@ copies pi', Q', one update on a batch is
 
     y    = r + gamma Q'(s', o', pi'(o'))                                   (no bootstrap after a termination only)
     L_Q  = mean 1/2 (Q(s, o, a) - y)^2
-    L_pi = - mean Q(s, o, pi(o)) + c mean logit^2
+    L_pi = - mean Q(s, o, pi(o)) + c mean logit^2          (discrete: max(|logit| - 2, 0)^2)
     theta' <- (1 - tau) theta' + tau theta                                 for actor and critic
 
 Every other defender changes one line of it; the methods below are those lines.
@@ -18,7 +18,8 @@ Differences from the paper's description and its authors' code:
 3. A time limit is bootstrapped with the true last observation; theirs counts it as a terminal state.
 4. One update of `batch_size` transitions per round of `worlds` steps; theirs makes one of 8 whole episodes per episode.
 5. Layer normalization, a penalty on the actor's logits (without it tanh saturates in the first updates and the team
-   drives into a corner for good), rewards scaled by the variant's score range, gamma 0.97.
+   drives into a corner for good; softmax saturates too, and the team never again tries what it once gave up), rewards
+   scaled by the variant's score range, gamma 0.97.
 6. Discrete actions: targets use the greedy legal action, the actor's loss a straight-through Gumbel sample, illegal
    actions are never sampled.
 """
@@ -48,6 +49,8 @@ from mir2bench.registration import VariantSpec
 CURVE_SEED = 1_000_000
 """First of the seeds on which learning curves are measured; apart from training's and evaluation's."""
 CURVE_EPISODES = 32
+FREE_LOGIT = 2.0
+"""How large the logit of a discrete action may grow before it is penalized."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Config:
         n_steps: steps of reward before the bootstrap.
         tau: how far target networks move per update.
         noise: standard deviation of the Gaussian exploration noise on continuous actions in [-1, 1].
-        logit_penalty: c, weight of the mean squared logit of continuous actors.
+        logit_penalty: c, weight of the mean squared logit; of discrete actors, of its excess over 2.
         max_grad_norm: gradients are clipped to this norm.
         worlds: parallel episodes.
         batch_size: transitions per update.
@@ -177,8 +180,9 @@ class MaddpgLearner:
         return self.critic(batch.state, batch.obs, action, batch.phi)
 
     def actor_penalty(self, batch: Batch, logits: Tensor) -> Tensor | float:
-        """Return what is added to the actor's loss: c times the mean squared logit (M, n, A) of continuous actors."""
-        return 0.0 if self.actor.shape.discrete else self.config.logit_penalty * logits.square().mean()
+        """Return what is added to the actor's loss: c times the mean squared logit, or its excess (M, n, A)."""
+        excess = (logits.abs() - FREE_LOGIT).clamp_min(0.0) if self.actor.shape.discrete else logits
+        return self.config.logit_penalty * excess.square().mean()
 
     def intervene(self, task: Task, actions: np.ndarray) -> np.ndarray:
         """See `loop.Learner.intervene`: in attack-free training the team plays what it chose."""
