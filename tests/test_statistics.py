@@ -76,7 +76,8 @@ def _outcome(**arms: np.ndarray) -> Outcome:
         name: pd.DataFrame({"attacker": name, "return": m.ravel(), "length": 4.0, "won": pd.NA}, index=index)
         for name, m in arms.items()
     }
-    return Outcome("d", seeds, phis, clean, tables, {"length": 4.0, "win_rate": math.nan}, ("learned",))
+    unknown = np.full(len(seeds), np.nan)
+    return Outcome("d", seeds, phis, clean, unknown, tables, {"length": 4.0, "win_rate": math.nan}, ("learned",))
 
 
 class TestTabulate:

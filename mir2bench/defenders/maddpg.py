@@ -38,7 +38,7 @@ from mir2bench.errors import ConfigError
 from mir2bench.learning import loop
 from mir2bench.learning.networks import Actor, ActorShape, Critic, greedy_one_hot, straight_through_sample
 from mir2bench.learning.policy import NetworkPolicy
-from mir2bench.learning.progress import Callback
+from mir2bench.learning.progress import GREEDY_RETURN, GREEDY_WINS, Callback
 from mir2bench.learning.replay import Batch
 from mir2bench.learning.rollout import rollout
 from mir2bench.learning.tasks import Task, TeamTask
@@ -235,8 +235,8 @@ class MADDPG:
         def measure(policy: Policy) -> dict[str, float]:
             seeds = range(CURVE_SEED, CURVE_SEED + CURVE_EPISODES)
             played = rollout(variant, policy, clean, None, seeds)
-            figures = {"greedy_return": float(played.returns.mean())}
-            return figures if played.won is None else figures | {"greedy_win_rate": float(played.won.mean())}
+            figures = {GREEDY_RETURN: float(played.returns.mean())}
+            return figures if played.won is None else figures | {GREEDY_WINS: float(played.won.mean())}
 
         loop.train(task, learner, self.config, budget=budget, seed=seed, measure=measure, callback=callback)
         return learner.policy

@@ -18,6 +18,7 @@ from mir2bench.evaluation.outcomes import Outcome
 from mir2bench.evaluation.protocol import CLEAN, ROBUST, WORST
 from mir2bench.evaluation.scores import select
 from mir2bench.evaluation.statistics import performance_profile
+from mir2bench.learning.progress import GREEDY_RETURN, GREEDY_WINS
 from mir2bench.registration import VariantSpec
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -51,7 +52,7 @@ def draw_all(
         outcomes: one per defender.
         summary: `statistics.summarize` of the same variant.
         spec: the variant.
-        train_curves: columns defender, seed, steps, value (greedy return).
+        train_curves: columns metric (greedy return or win rate), defender, seed, steps, value.
         attack_curves: columns defender, seed, phi, attacker, steps, value (attacked return).
         folder: where to; file names start with the variant's.
 
@@ -89,10 +90,16 @@ def draw_all(
                 "Team return under each attacker, by which agents are adversarial: mean over training seeds; bars span "
                 "the seeds.",
             )
-        if len(train_curves):
+        returns, wins = (select(train_curves, metric=metric) for metric in (GREEDY_RETURN, GREEDY_WINS))
+        if len(returns):
             figures["training"] = (
-                training(train_curves, outcomes, spec),
+                training(returns, outcomes, spec),
                 "Greedy team return during training, one line per training seed.",
+            )
+        if len(wins):
+            figures["training-wins"] = (
+                training(wins, outcomes, None),
+                "Win rate of the greedy team during training, one line per training seed.",
             )
         if len(attack_curves):
             figures["attack-budget"] = (
@@ -270,8 +277,8 @@ def partitions(outcomes: Sequence[Outcome], spec: VariantSpec) -> Figure:
     return figure
 
 
-def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpec) -> Figure:
-    """Greedy returns during training."""
+def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpec | None) -> Figure:
+    """Greedy returns during training, between the anchors of `spec`; or without it win rates."""
     figure = Figure(figsize=(5.6, 3.4))
     axes = figure.add_subplot()
     for i, outcome in enumerate(outcomes):
@@ -285,9 +292,13 @@ def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpe
                 linewidth=1.3,
                 label=outcome.defender if j == 0 else None,
             )
-    draw_anchors(axes, spec)
     _steps_axis(axes, "environment steps of training")
-    axes.set_ylabel("greedy team return per episode")
+    if spec is None:
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("win rate of the greedy team")
+    else:
+        draw_anchors(axes, spec)
+        axes.set_ylabel("greedy team return per episode")
     axes.legend(fontsize=8, loc="best")
     return figure
 

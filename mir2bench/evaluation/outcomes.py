@@ -29,6 +29,7 @@ class Outcome:
         seeds: S training seeds, ascending.
         phis: P partitions, as texts of zeros and ones; empty for plain Dec-POMDPs.
         clean: (S, E) returns of the clean episodes; NaN in the rows of seeds that were not played.
+        clean_won: (S,) win rates of the clean episodes; NaN for seeds not played and in families that know no victory.
         arms: name -> table with one row per cell, indexed by (defender_seed, phi), columns attacker, return, length,
             won. There is an arm for each attacker; "transfer" (in each cell the strongest of the attackers that were
             trained against other defenders, which have no arms of their own); "robust" (the strongest of the attackers
@@ -47,6 +48,7 @@ class Outcome:
     seeds: tuple[int, ...]
     phis: tuple[str, ...]
     clean: np.ndarray
+    clean_won: np.ndarray
     arms: dict[str, pd.DataFrame]
     clean_facts: dict[str, float]
     trained: tuple[str, ...]
@@ -56,17 +58,17 @@ class Outcome:
     partial: Mapping[str, int] = field(default_factory=dict)
     inapplicable: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
-    def grid(self, arm: str) -> pd.DataFrame:
+    def grid(self, arm: str, value: str = "return") -> pd.DataFrame:
         """Return the mean returns of an arm by seed and partition, (S, P), or (S, 1) for the clean one.
 
-        NaN where a cell is missing.
+        NaN where a cell is missing. With `value` "won" they are win rates.
         """
         if arm == CLEAN:
             means = self.clean.mean(axis=1) if self.clean.size else np.full(len(self.seeds), np.nan)
-            return pd.DataFrame({"": means}, index=pd.Index(self.seeds))
+            return pd.DataFrame({"": means if value == "return" else self.clean_won}, index=pd.Index(self.seeds))
         if arm not in self.arms:
             return pd.DataFrame(dict.fromkeys(self.phis, np.nan), index=pd.Index(self.seeds))
-        grid: Any = self.arms[arm]["return"].unstack("phi")
+        grid: Any = self.arms[arm][value].astype("Float64").astype(float).unstack("phi")
         return grid.reindex(index=list(self.seeds), columns=list(self.phis))
 
     def whole(self, arm: str) -> pd.DataFrame:
@@ -78,6 +80,11 @@ class Outcome:
     def matrix(self, arm: str) -> np.ndarray:
         """Return the mean returns of an arm without gaps: (S, P), or (S, 1) for the clean one."""
         return self.whole(arm).to_numpy(dtype=np.float64)
+
+    def wins(self, arm: str) -> np.ndarray:
+        """Return the win rates of the cells in `matrix`; NaN in families that know no victory."""
+        whole = self.whole(arm)
+        return self.grid(arm, "won").loc[whole.index, whole.columns].to_numpy(dtype=np.float64)
 
     def facts(self, arm: str) -> dict[str, float]:
         """Return mean length and win rate of the cells in `whole`."""
@@ -125,6 +132,7 @@ def _outcome(defender: str, rows: Any, cells: Any, headline: str, scripted: bool
     seeds = tuple(sorted(int(s) for s in cells["defender_seed"].unique()))
     clean_rows = rows[rows["attacker"] == CLEAN]
     clean = clean_rows.pivot(index="defender_seed", columns="episode", values="return").reindex(list(seeds))
+    clean_won = clean_rows["won"].astype("Float64").groupby(clean_rows["defender_seed"]).mean().reindex(list(seeds))
     attacked = rows[rows["attacker"] != CLEAN].copy()
     attacked["won"] = attacked["won"].astype("Float64")
     trained_rows = attacked["attacker_seed"].notna() & ~attacked["attacker"].map(is_transferred).astype(bool)
@@ -157,6 +165,7 @@ def _outcome(defender: str, rows: Any, cells: Any, headline: str, scripted: bool
         seeds=seeds,
         phis=tuple(sorted(attacks["phi"].unique(), reverse=True)),  # first agent first
         clean=clean.to_numpy(dtype=np.float64),
+        clean_won=clean_won.to_numpy(dtype=np.float64),
         arms={arm: table for arm, table in arms.items() if len(table)},
         clean_facts=facts_of(clean_rows),
         trained=trained,

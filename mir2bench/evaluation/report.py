@@ -17,7 +17,7 @@ from mir2bench.evaluation.figures import draw_all, phi_label
 from mir2bench.evaluation.files import replace_folder, storing
 from mir2bench.evaluation.outcomes import Outcome
 from mir2bench.evaluation.scores import select
-from mir2bench.evaluation.tables import attacker_rows, budget_rows, main_rows, notes, number, shortfall
+from mir2bench.evaluation.tables import attacker_rows, budget_rows, main_rows, notes, number, shortfall, win_rows
 from mir2bench.registration import VariantSpec
 
 
@@ -88,6 +88,9 @@ def _section(
     header, rows = attacker_rows(result)
     if header:
         parts += ["<h3>Mean team return under each attacker</h3>", _html_table(header, rows)]
+    header, rows = win_rows(result)
+    if header:
+        parts += ["<h3>Win rate with 95% intervals</h3>", _html_table(header, rows)]
     for stem, caption in captions.items():
         image = base64.b64encode((figures / f"{stem}.svg").read_bytes()).decode()
         parts.append(

@@ -102,20 +102,21 @@ def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return rows
 
 
-def collect_curves(jobs: Iterable[Job], store: Store, kind: str, metric: str) -> pd.DataFrame:
-    """Return one metric that the trainings of one kind reported.
+def collect_curves(jobs: Iterable[Job], store: Store, kind: str, *metrics: str) -> pd.DataFrame:
+    """Return metrics that the trainings of one kind reported.
 
     Args:
         jobs: the study's jobs.
         store: where their results lie.
         kind: "train" or "attack".
-        metric: its name; jobs that never reported it are left out.
+        metrics: their names; jobs that never reported one are left out of it.
 
     Returns:
-        Columns variant, defender, seed, attacker, phi, restart, steps, value.
+        Columns metric, variant, defender, seed, attacker, phi, restart, steps, value.
     """
     rows = [
         (
+            metric,
             job.variant.id,
             job.defender,
             job.defender_seed,
@@ -128,9 +129,10 @@ def collect_curves(jobs: Iterable[Job], store: Store, kind: str, metric: str) ->
         for job in jobs
         if job.kind == kind
         for row in store.read(job.key, "curve.json") or []
+        for metric in metrics
         if row.get(metric) is not None
     ]
-    columns = ("variant", "defender", "seed", "attacker", "phi", "restart", "steps", "value")
+    columns = ("metric", "variant", "defender", "seed", "attacker", "phi", "restart", "steps", "value")
     return pd.DataFrame(rows, columns=pd.Index(columns))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,8 @@ def _summarize_arm(outcome: Outcome, arm: str, spec: VariantSpec) -> dict[str, A
         "ci_independent": t_interval(matrix),
         **outcome.facts(arm),
     }
+    if math.isfinite(summary["win_rate"]):
+        summary["win_rate_ci"] = clustered_interval(outcome.wins(arm))[0]
     if arm in (CLEAN, ROBUST, WORST):
         summary["normalized"] = aggregates(spec.normalize(matrix), arm == CLEAN)
     clean = outcome.whole(CLEAN)

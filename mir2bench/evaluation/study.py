@@ -33,6 +33,7 @@ from mir2bench.evaluation.scores import (
 from mir2bench.evaluation.statistics import summarize
 from mir2bench.evaluation.store import Store
 from mir2bench.evaluation.tables import print_summary, shortfall
+from mir2bench.learning.progress import GREEDY_RETURN, GREEDY_WINS
 from mir2bench.policies import read_bundle
 from mir2bench.registration import VariantSpec, spec
 
@@ -224,7 +225,7 @@ class Study:
             v.id: tabulate(scores, v.id, names, headline=headline, cells=cells, scripted=scripted)
             for v in self.variants
         }
-        trainings = collect_curves(jobs, store, "train", "greedy_return")
+        trainings = collect_curves(jobs, store, "train", GREEDY_RETURN, GREEDY_WINS)
         attacks = collect_curves(jobs, store, "attack", "attacked_return")
         gaps = _gaps(jobs, failures, store)
         why_not = self.why_not_board()

@@ -70,6 +70,23 @@ def attacker_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[tuple
     return ["defender", *names], rows
 
 
+def win_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[tuple[str, str]]]]:
+    """Return header and rows of the win rates, clean and under each attacker; no header without victories."""
+    entries = result["defenders"]
+    arms = {a for e in entries.values() for a, values in e["arms"].items() if "win_rate_ci" in values} - {ROBUST}
+    if not arms:
+        return [], []
+    names = sorted(arms, key=lambda a: (a != CLEAN, a == WORST, a == TRANSFER, a))
+    rows = [[(name, ""), *(_wins(entry["arms"].get(a)) for a in names)] for name, entry in entries.items()]
+    return ["defender", *({CLEAN: "clean", WORST: "worst attacker"}.get(a, a) for a in names)], rows
+
+
+def _wins(values: Mapping[str, Any] | None) -> tuple[str, str]:
+    if values is None or "win_rate_ci" not in values:
+        return "n/a", ""
+    return number(values["win_rate"], 2), interval(values["win_rate_ci"], 2)
+
+
 def _mean(values: Mapping[str, Any] | None) -> tuple[str, str]:
     if values is None:
         return "n/a", ""
@@ -181,6 +198,9 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
         if header:
             means = [[(value, "") for value, _ in row] for row in rows]
             _print_table(console, "Mean team return under each attacker", header, means)
+        header, rows = win_rows(result)
+        if header:
+            _print_table(console, "Win rate with 95% intervals", header, rows)
         console.print(
             f"floor {number(result['floor'])} (score 0), ceiling {number(result['ceiling'])} (score 1)", style="dim"
         )

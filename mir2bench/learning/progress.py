@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+GREEDY_RETURN, GREEDY_WINS = "greedy_return", "greedy_win_rate"
+"""Metrics of defenders: team return per episode, and the share of episodes won in families that know victory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -13,7 +16,7 @@ class Progress:
     Attributes:
         steps: environment steps done so far.
         budget: environment steps in all.
-        metrics: name -> value; "greedy_return" (team return per episode) is there whenever it was measured.
+        metrics: name -> value; `GREEDY_RETURN` and `GREEDY_WINS` are there whenever they were measured.
     """
 
     steps: int
