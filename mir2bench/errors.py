@@ -53,6 +53,10 @@ class StudyError(Mir2BenchError, RuntimeError):
     """A study's folder cannot be used: another study lies there, it is locked, or a job failed."""
 
 
+class GameError(Mir2BenchError, RuntimeError):
+    """An outside program that a world runs on does not start."""
+
+
 class ConformanceError(Mir2BenchError, AssertionError):
     """An environment, defender or attacker does not keep its contract; the message lists every breach."""
 

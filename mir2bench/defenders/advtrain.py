@@ -47,7 +47,7 @@ class Config(maddpg.Config):
         adversary_lr: Adam's step size for the adversary.
     """
 
-    attacked: float = 0.5
+    attacked: float = 0.25
     adversary_lr: float = 1e-3
 
     def __post_init__(self) -> None:

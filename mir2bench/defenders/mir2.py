@@ -74,7 +74,7 @@ class Config(maddpg.Config):
         negatives: how the negative pairs are grouped, "histories" or "actions".
     """
 
-    lam: float = 3e-4
+    lam: float = 3e-5
     club_lr: float = 1e-2
     club_interval: int = 20
     joint: bool = False

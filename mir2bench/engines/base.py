@@ -66,6 +66,8 @@ class Engine(Protocol):
         reward: (B,) float64, the team's reward of the last step.
         channels: further rewards and facts of the last step, name -> (B,) float64.
         terminated: (B,) bool, whether the last step ended the episode.
+        interrupted: (B,) bool, whether the last step lost the episode to a crash of an outside program, which counts as
+            a truncation. None, or left out, where that cannot happen.
         scripted_teams: name -> "module:Class" of scripted team policies (sanity rows).
         planted: name of the scripted team with a planted weakness, the unit test of attackers: it plays well, but one
             adversary can cause a rare event after which it collapses. "", or left out, where a family has none.
@@ -80,6 +82,7 @@ class Engine(Protocol):
     reward: np.ndarray
     channels: Mapping[str, np.ndarray]
     terminated: np.ndarray
+    interrupted: np.ndarray | None = None
     scripted_teams: ClassVar[Mapping[str, str]]
     planted: ClassVar[str] = ""
     scripted_traitors: ClassVar[Mapping[str, str]]
@@ -124,7 +127,7 @@ class Worlds:
 
     Attributes:
         engine: the physics with its arrays (`obs`, `state`, `mask`, `reward`, `channels`, `terminated`).
-        truncated: (B,) bool, the time limit was reached by a world that did not terminate.
+        truncated: (B,) bool, the time limit was reached, or the episode lost, by a world that did not terminate.
         elapsed: (B,) int64, steps since reset.
         phi: (B, N) int8.
         illegal_actions: (B,) int64, masked actions replaced since reset (only where `strict` is off).
@@ -220,6 +223,9 @@ class Worlds:
         self.engine.step(actions)
         self.elapsed += 1
         np.greater_equal(self.elapsed, self.variant.horizon, out=self.truncated)
+        interrupted = getattr(self.engine, "interrupted", None)
+        if interrupted is not None:
+            self.truncated |= interrupted
         self.truncated &= ~self.engine.terminated
 
     def check_actions(self, actions: np.ndarray) -> np.ndarray:
