@@ -47,8 +47,8 @@ class Config(maddpg.Config):
         adversary_lr: Adam's step size for the adversary.
     """
 
-    attacked: float = 0.25
-    adversary_lr: float = 1e-3
+    attacked: float = 0.5
+    adversary_lr: float = 3e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
