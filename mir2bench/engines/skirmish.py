@@ -63,9 +63,19 @@ class SkirmishEngine:
     scripted_teams: ClassVar[Mapping[str, str]] = {
         "idle": "mir2bench.policies:IdlePolicy",
         "random": "mir2bench.policies:RandomPolicy",
+        "hold": "mir2bench.engines.skirmish_scripted:HoldTeam",
+        "advance": "mir2bench.engines.skirmish_scripted:AdvanceTeam",
+        "nearest": "mir2bench.engines.skirmish_scripted:NearestTeam",
+        "focus": "mir2bench.engines.skirmish_scripted:FocusTeam",
+        "expert": "mir2bench.engines.skirmish_scripted:ExpertTeam",
+        "planted": "mir2bench.engines.skirmish_scripted:PlantedTeam",
     }
-    planted: ClassVar[str] = ""
-    scripted_traitors: ClassVar[Mapping[str, str]] = {}
+    planted: ClassVar[str] = "planted"
+    scripted_traitors: ClassVar[Mapping[str, str]] = {
+        "rush": "mir2bench.engines.skirmish_traitors:RushTraitor",
+        "block": "mir2bench.engines.skirmish_traitors:BlockTraitor",
+        "hide": "mir2bench.engines.skirmish_traitors:HideTraitor",
+    }
     drawing: ClassVar[str] = "mir2bench.engines.skirmish_drawing:draw"
 
     def __init__(

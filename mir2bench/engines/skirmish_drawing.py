@@ -1,12 +1,13 @@
-"""Pictures of a battle: units with health bars and shots, allies blue, adversaries red, enemies amber. Needs no screen.
+"""Pictures of a battle of marines: units with their numbers, health bars and shots, adversaries red. Needs no screen.
 
-Whole trajectories are drawn in the paper's colors instead: defenders orange, adversaries blue; enemies gray.
+Whole trajectories are drawn in the paper's colors instead: defenders orange, adversaries blue, enemies grey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,160 +20,199 @@ if TYPE_CHECKING:
 
     from mir2bench.registration import VariantSpec
 
-WIDTH, HEIGHT = 640, 368  # pixels; multiples of 16, which video encoders want
-_HEADER = 36  # pixels above the strip
-_SCALE = 2  # drawn this much larger and then reduced, which smooths the edges
-_PIXELS_PER_CELL = WIDTH * _SCALE / SIZE
-_SMALLEST = 0.42  # cells, radius of a unit on the picture at least
-_GRID_STEP = 4  # cells
+    Color = tuple[int, int, int]
 
-_PAPER, _FLOOR, _GRID = (226, 229, 233), (250, 250, 248), (238, 239, 238)
-_EDGE, _TEXT, _MUTED, _DEAD = (52, 58, 64), (33, 37, 41), (108, 117, 125), (206, 210, 214)
-_ALLY, _ADVERSARY, _ENEMY = (0, 114, 178), (214, 39, 40), (230, 159, 0)  # told apart with any common color blindness
-_GOOD, _LOST, _SHOT = (0, 140, 90), (190, 190, 190), (90, 90, 90)
+WIDTH, HEIGHT, OPEN_HEIGHT = 640, 400, 720  # pixels; multiples of 16, which video encoders want
+PIXELS = 20  # per cell
+MARGIN = 20  # pixels above and below the floor
+_HEADER = 40  # pixels above that
+_SCALE = 2  # drawn this much larger and then reduced, which smooths the edges
+_TRAIL = 6  # steps until a trail has faded
+_MARINE = unit_type("marine")
+
+_PAPER, _FLOOR, _GRID = (217, 221, 226), (255, 255, 255), (240, 242, 245)
+_WALL, _TEXT, _MUTED, _FADED = (52, 58, 64), (33, 37, 41), (90, 98, 104), (205, 210, 215)
+# Told apart with any common color blindness: by hue or by brightness. Adversaries also wear a ring.
+_ALLY, _ENEMY, _ADVERSARY = (0, 114, 178), (240, 175, 40), (200, 30, 40)
+_LEGEND = (("ally", _ALLY), ("adversary", _ADVERSARY), ("enemy", _ENEMY))
 
 
 def draw(history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: VariantSpec) -> np.ndarray:
-    """Draw the last snapshot of an episode.
+    """Draw the last snapshot of a battle on the walkable strip of the map.
 
     Args:
-        history: snapshots of this episode since its start, {"allies": (N, 4), "enemies": (M, 4)}, rows of x and y in
-            cells, health, cooldown, and "shots" (K, 4) from and to; the last is now.
+        history: snapshots {"allies": (N, 4), "enemies": (M, 4), "shots": (K, 4)} of this episode since its start; the
+            last is now. Rows of units are x, y, health, cooldown; rows of shots are x, y of both ends; all in cells.
         phi: (N,), nonzero for adversaries.
         variant: the variant that is played.
 
     Returns:
-        (368, 640, 3) uint8 RGB.
+        (400, 640, 3) uint8 RGB.
     """
-    now = history[-1]
-    image = _background().copy()
-    canvas = ImageDraw.Draw(image)
-    full = {side: unit_type(variant.engine_args.get(f"{side}_type", "marine")) for side in ("ally", "enemy")}
-    for shot in np.asarray(now.get("shots", np.zeros((0, 4)))):
-        start, end = _to_pixels(shot[:2]).tolist(), _to_pixels(shot[2:]).tolist()
-        canvas.line((*start, *end), fill=_SHOT, width=_SCALE)
-        _disc(canvas, end, 2.5 * _SCALE, _SHOT)
-    units = [(unit, full["enemy"], _ENEMY, f"{e}", False) for e, unit in enumerate(np.asarray(now["enemies"]).tolist())]
-    for i, unit in enumerate(np.asarray(now["allies"]).tolist()):
-        bad = bool(phi[i])
-        units.append((unit, full["ally"], _ADVERSARY if bad else _ALLY, f"{i}", bad))
-    units.sort(key=lambda entry: (entry[0][2] > 0, entry[4]))  # the dead below, adversaries on top
-    for unit, kind, color, name, bad in units:
-        _draw_unit(canvas, unit, max(kind.radius, _SMALLEST), color, name, bad)
-    for unit, kind, _, _, bad in units:  # above all units, so that a crowd hides no bar
-        if unit[2] > 0:
-            _draw_health(canvas, unit, max(kind.radius, _SMALLEST), kind.health, bad)
-    _draw_header(canvas, now, len(history) - 1, variant)
-    return np.asarray(image.reduce(_SCALE))
+    return _draw(history, phi, variant, STRIP)
+
+
+def draw_open(history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: VariantSpec) -> np.ndarray:
+    """Draw the last snapshot where the whole map can be walked on, (720, 640, 3) uint8 RGB; see `draw`."""
+    return _draw(history, phi, variant, (0.0, SIZE))
 
 
 def draw_trajectories(
     history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: VariantSpec, axes: Axes
 ) -> None:
-    """Draw where every unit went while it lived: a line from its start (dot) to its end (star, or x if it died).
+    """Draw where every unit went while it lived: from its start (dot) to its end (star) or death (cross).
 
     Args:
-        history: all snapshots of an episode, see `draw`.
+        history: all snapshots of an episode; see `draw`.
         phi: (N,), nonzero for adversaries.
         variant: the variant that was played.
         axes: where to; what the legend needs is labelled, the legend itself is left to the caller.
     """
-    sides = {name: np.stack([snapshot[name] for snapshot in history]) for name in ("allies", "enemies")}
-    paths = [("#999999", "enemy", sides["enemies"][:, e]) for e in range(sides["enemies"].shape[1])]
-    for i in np.argsort(np.asarray(phi) != 0, kind="stable"):  # adversaries last, so that a crowd does not hide them
-        color, role = ("#0072B2", "adversary") if phi[i] else ("#E69F00", "defender")
-        paths.append((color, role, sides["allies"][:, i]))
+    paths = np.stack([np.concatenate([snapshot["enemies"], snapshot["allies"]]) for snapshot in history])
+    enemies = len(history[0]["enemies"])
+    roles = ["enemy"] * enemies + ["adversary" if guilty else "defender" for guilty in np.asarray(phi)]
+    looks = {"enemy": ("#999999", 0.8), "defender": ("#E69F00", 1.2), "adversary": ("#0072B2", 1.8)}
     labelled = set()
-    for color, role, path in paths:
-        alive = path[:, 2] > 0
-        x, y = path[alive, :2].T
-        label = None if role in labelled else role
-        labelled.add(role)
-        axes.plot(x, y, color=color, linewidth=1.8 if role == "adversary" else 1.2, alpha=0.85, label=label)
-        axes.plot(x[0], y[0], "o", color=color, markersize=3.5)
-        end, size = ("*", 13) if alive[-1] else ("X", 8)
-        axes.plot(x[-1], y[-1], end, color=color, markersize=size, markeredgecolor="white", markeredgewidth=0.7)
-    from matplotlib.patches import Rectangle  # drawing frames does not need matplotlib
-
-    low, high = STRIP
-    axes.add_patch(Rectangle((0, low), SIZE, high - low, fill=False, edgecolor="#343a40", linewidth=1.5))
-    axes.set(xlim=(-0.5, SIZE + 0.5), ylim=(low - 0.5, high + 0.5), aspect="equal", xlabel="x (cells)")
-    axes.set(xticks=np.arange(0, SIZE + 1, 8), yticks=np.arange(low, high + 1, 4), ylabel="y (cells)")
-    axes.spines[:].set_visible(False)  # the strip's edge is the frame
-    for marker, label in (("o", "start"), ("*", "end"), ("X", "death")):
+    for unit in sorted(range(len(roles)), key=lambda u: list(looks).index(roles[u])):  # adversaries last, on top
+        color, width = looks[roles[unit]]
+        alive = paths[:, unit, 2] > 0.0
+        x, y = paths[: max(int(alive.sum()) + (not alive[-1]), 1), unit, :2].T
+        axes.plot(x, y, color=color, linewidth=width, alpha=0.85, label=None if roles[unit] in labelled else roles[unit])
+        labelled.add(roles[unit])
+        axes.plot(x[0], y[0], "o", color=color, markersize=3)
+        if alive[-1]:
+            axes.plot(x[-1], y[-1], "*", color=color, markersize=12, markeredgecolor="white", markeredgewidth=0.7)
+        else:
+            axes.plot(x[-1], y[-1], "x", color=color, markersize=6, markeredgewidth=1.6)
+    low, high = paths[..., 1].min() - 1.0, paths[..., 1].max() + 1.0
+    axes.set(xlim=(0.0, SIZE), ylim=(min(low, STRIP[0]), max(high, STRIP[1])), aspect="equal")
+    axes.set(xlabel="x (cells)", ylabel="y (cells)")
+    for marker, label in (("o", "start"), ("*", "end"), ("x", "death")):
         axes.plot([], [], marker, color="#666666", label=label)
 
 
-def _to_pixels(xy: np.ndarray) -> np.ndarray:
+def _draw(
+    history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: VariantSpec, strip: tuple[float, float]
+) -> np.ndarray:
+    now = history[-1]
+    image = _background(strip).copy()
+    canvas = ImageDraw.Draw(image)
+    allies, enemies = np.asarray(now["allies"]), np.asarray(now["enemies"])
+    units = np.concatenate([enemies, allies])
+    colors = [_ENEMY] * len(enemies) + [_ADVERSARY if guilty else _ALLY for guilty in np.asarray(phi)]
+    numbers = [*range(len(enemies)), *range(len(allies))]
+    recent = [np.concatenate([snapshot["enemies"], snapshot["allies"]]) for snapshot in history[-_TRAIL - 1 :]]
+    trails = _to_pixels(np.stack(recent)[..., :2], strip)
+    # The dead below the living, adversaries on top of all.
+    order = sorted(range(len(units)), key=lambda u: (units[u, 2] > 0.0, colors[u] == _ADVERSARY))
+    for unit in order:
+        if units[unit, 2] > 0.0:
+            _draw_trail(canvas, trails[:, unit], colors[unit])
+    for unit in order:
+        if units[unit, 2] <= 0.0:
+            _draw_dead(canvas, trails[-1, unit])
+    _draw_shots(canvas, np.asarray(now.get("shots", np.zeros((0, 4)))), enemies, strip)
+    for unit in order:
+        if units[unit, 2] > 0.0:
+            _draw_unit(canvas, trails[-1, unit], colors[unit], numbers[unit])
+    for unit in order:
+        if units[unit, 2] > 0.0:
+            _draw_health(canvas, trails[-1, unit], units[unit, 2] / _MARINE.health)
+    _draw_header(canvas, allies, enemies, len(history) - 1, variant)
+    return np.asarray(image.reduce(_SCALE))
+
+
+def _to_pixels(xy: np.ndarray, strip: tuple[float, float]) -> np.ndarray:
     """Map cells (y upward) to pixels of the large picture (y downward)."""
-    x = xy[..., 0] * _PIXELS_PER_CELL
-    y = (STRIP[1] - xy[..., 1]) * _PIXELS_PER_CELL + _HEADER * _SCALE
-    return np.stack([x, y], axis=-1)
+    x = xy[..., 0] * PIXELS
+    y = (strip[1] - xy[..., 1]) * PIXELS + MARGIN + _HEADER
+    return _SCALE * np.stack([x, y], axis=-1)
 
 
 @cache
-def _background() -> Image.Image:
-    image = Image.new("RGB", (WIDTH * _SCALE, HEIGHT * _SCALE), _PAPER)
+def _background(strip: tuple[float, float]) -> Image.Image:
+    floor = round((strip[1] - strip[0]) * PIXELS)
+    top, bottom = (_HEADER + MARGIN) * _SCALE, (_HEADER + MARGIN + floor) * _SCALE
+    width = WIDTH * _SCALE
+    image = Image.new("RGB", (width, bottom + MARGIN * _SCALE), _PAPER)
     canvas = ImageDraw.Draw(image)
-    left, top = _to_pixels(np.array([0.0, STRIP[1]])).tolist()
-    right, bottom = _to_pixels(np.array([SIZE, STRIP[0]])).tolist()
-    canvas.rectangle((left, top, right, bottom), fill=_FLOOR)
-    for cell in np.arange(_GRID_STEP, SIZE, _GRID_STEP):
-        x = cell * _PIXELS_PER_CELL
-        canvas.line((x, top, x, bottom), fill=_GRID, width=_SCALE)
-    for cell in np.arange(STRIP[0] + _GRID_STEP, STRIP[1], _GRID_STEP):
-        y = _to_pixels(np.array([0.0, cell]))[1]
-        canvas.line((left, y, right, y), fill=_GRID, width=_SCALE)
+    canvas.rectangle((0, top, width, bottom), fill=_FLOOR)
+    for cell in range(4, int(SIZE), 4):
+        canvas.line((cell * PIXELS * _SCALE, top, cell * PIXELS * _SCALE, bottom), fill=_GRID, width=_SCALE)
+    for cell in range(4, round(strip[1] - strip[0]), 4):
+        y = top + cell * PIXELS * _SCALE
+        canvas.line((0, y, width, y), fill=_GRID, width=_SCALE)
     for y in (top, bottom):
-        canvas.line((left, y, right, y), fill=_EDGE, width=2 * _SCALE)
+        canvas.line((0, y, width, y), fill=_WALL, width=2 * _SCALE)
+    x, y = 16.0 * _SCALE, bottom + 0.5 * MARGIN * _SCALE
+    for label, color in _LEGEND:
+        canvas.ellipse(_box(np.array([x, y]), 5 * _SCALE), fill=color)
+        canvas.text((x + 9 * _SCALE, y), label, fill=_MUTED, font=_font(12), anchor="lm")
+        x += (28 + _font(12).getlength(label) / _SCALE) * _SCALE
     return image
 
 
-def _disc(canvas: ImageDraw.ImageDraw, center: Sequence[float], radius: float, color: tuple[int, int, int]) -> None:
-    x, y = center
-    canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+def _box(center: np.ndarray, radius: float) -> tuple[float, float, float, float]:
+    x, y = center.tolist()
+    return x - radius, y - radius, x + radius, y + radius
 
 
-def _draw_unit(
-    canvas: ImageDraw.ImageDraw,
-    unit: Sequence[float],
-    radius: float,
-    color: tuple[int, int, int],
-    name: str,
-    adversarial: bool,
+def _mix(color: Color, share: float) -> Color:
+    """Return `share` of a color on the plain floor: it looks like transparency and costs nothing."""
+    red, green, blue = (round(f + share * (c - f)) for c, f in zip(color, _FLOOR, strict=True))
+    return red, green, blue
+
+
+def _draw_trail(canvas: ImageDraw.ImageDraw, points: np.ndarray, color: Color) -> None:
+    for age, (start, end) in enumerate(pairwise(points[::-1].tolist())):
+        canvas.line((*start, *end), fill=_mix(color, 0.35 * (1.0 - age / _TRAIL)), width=3 * _SCALE)
+
+
+def _draw_dead(canvas: ImageDraw.ImageDraw, center: np.ndarray) -> None:
+    left, top, right, bottom = _box(center, 0.6 * _MARINE.radius * PIXELS * _SCALE)
+    for line in ((left, top, right, bottom), (left, bottom, right, top)):
+        canvas.line(line, fill=_FADED, width=3 * _SCALE)
+
+
+def _draw_shots(canvas: ImageDraw.ImageDraw, shots: np.ndarray, enemies: np.ndarray, strip: tuple[float, float]) -> None:
+    ends = _to_pixels(shots.reshape(-1, 2, 2), strip)
+    for (start, end), shot in zip(ends.tolist(), shots, strict=True):
+        nearest = np.linalg.norm(enemies[:, :2] - shot[2:], axis=-1).min()
+        hostile = nearest > np.linalg.norm(enemies[:, :2] - shot[:2], axis=-1).min()
+        canvas.line((*start, *end), fill=_mix(_ENEMY if hostile else _ALLY, 0.6), width=round(1.5 * _SCALE))
+        canvas.ellipse(_box(np.array(end), 3 * _SCALE), fill=_mix(_ENEMY if hostile else _ALLY, 0.6))
+
+
+def _draw_unit(canvas: ImageDraw.ImageDraw, center: np.ndarray, color: Color, number: int) -> None:
+    radius = _MARINE.radius * PIXELS * _SCALE
+    if color == _ADVERSARY:  # a ring, so that color is not the only sign
+        canvas.ellipse(_box(center, radius + 4 * _SCALE), fill=color)
+        canvas.ellipse(_box(center, radius + 2 * _SCALE), fill=_FLOOR)
+    canvas.ellipse(_box(center, radius), fill=color, outline=_WALL, width=_SCALE)
+    text = _TEXT if color == _ENEMY else _FLOOR
+    canvas.text(tuple(center.tolist()), str(number), fill=text, font=_font(9), anchor="mm")
+
+
+def _draw_health(canvas: ImageDraw.ImageDraw, center: np.ndarray, share: float) -> None:
+    x, y = center.tolist()
+    radius = _MARINE.radius * PIXELS * _SCALE
+    left, right, top = x - radius, x + radius, y - radius - 5 * _SCALE
+    canvas.rectangle((left - _SCALE, top - _SCALE, right + _SCALE, top + 3 * _SCALE), fill=_FLOOR)
+    canvas.rectangle((left, top, right, top + 2 * _SCALE), fill=_FADED)
+    canvas.rectangle((left, top, left + share * (right - left), top + 2 * _SCALE), fill=_TEXT)
+
+
+def _draw_header(
+    canvas: ImageDraw.ImageDraw, allies: np.ndarray, enemies: np.ndarray, step: int, variant: VariantSpec
 ) -> None:
-    x, y = center = _to_pixels(np.array(unit[:2])).tolist()
-    size = radius * _PIXELS_PER_CELL
-    if unit[2] <= 0:
-        faded = tuple((c + 2 * d) // 3 for c, d in zip(color, _DEAD, strict=True))
-        for slope in (-1, 1):
-            reach = 0.7 * size
-            canvas.line((x - reach, y - slope * reach, x + reach, y + slope * reach), fill=faded, width=2 * _SCALE)
-        return
-    if adversarial:  # a ring, so that color is not the only sign
-        _disc(canvas, center, size + 5 * _SCALE, _ADVERSARY)
-        _disc(canvas, center, size + 3 * _SCALE, _FLOOR)
-    _disc(canvas, center, size + _SCALE, _FLOOR)
-    _disc(canvas, center, size, color)
-    canvas.text((x, y), name, fill=_FLOOR, font=_font(9), anchor="mm")
-
-
-def _draw_health(
-    canvas: ImageDraw.ImageDraw, unit: Sequence[float], radius: float, full: float, adversarial: bool
-) -> None:
-    x, y = _to_pixels(np.array(unit[:2])).tolist()
-    half = 1.15 * radius * _PIXELS_PER_CELL
-    top = y - radius * _PIXELS_PER_CELL - (10 if adversarial else 6) * _SCALE
-    canvas.rectangle((x - half, top, x + half, top + 3 * _SCALE), fill=_LOST)
-    canvas.rectangle((x - half, top, x - half + 2 * half * unit[2] / full, top + 3 * _SCALE), fill=_GOOD)
-
-
-def _draw_header(canvas: ImageDraw.ImageDraw, now: Mapping[str, np.ndarray], step: int, variant: VariantSpec) -> None:
-    middle, edge = _HEADER / 2 * _SCALE, 10 * _SCALE
-    canvas.text((edge, middle), variant.id.rsplit("/", 1)[-1], fill=_TEXT, font=_font(15), anchor="lm")
-    alive = {side: int((np.asarray(now[side])[:, 2] > 0).sum()) for side in ("allies", "enemies")}
-    status = f"step {step:3d}/{variant.horizon}    allies {alive['allies']}    enemies {alive['enemies']}"
-    canvas.text((WIDTH * _SCALE - edge, middle), status, fill=_MUTED, font=_font(14), anchor="rm")
+    middle = 0.5 * (_HEADER + MARGIN) * _SCALE
+    canvas.text((16 * _SCALE, middle), variant.id.rsplit("/", 1)[-1], fill=_TEXT, font=_font(15), anchor="lm")
+    counts = [
+        f"{name} {(units[:, 2] > 0.0).sum():2d}/{len(units)}  {units[:, 2].sum():4.0f} hp"
+        for name, units in (("allies", allies), ("enemies", enemies))
+    ]
+    status = "      ".join((*counts, f"step {step:3d}/{variant.horizon}"))
+    canvas.text(((WIDTH - 16) * _SCALE, middle), status, fill=_MUTED, font=_font(13), anchor="rm")
 
 
 @cache
