@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import learners
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from games import Match, Recall, game
 from torch import Tensor
 
 import mir2bench
+from mir2bench.defenders.advtrain import AdversarialTraining
 from mir2bench.defenders.maddpg import MADDPG, Config, MaddpgLearner
 from mir2bench.errors import ConfigError
 from mir2bench.learning import loop
@@ -225,6 +227,7 @@ class Aging:
         self.task = task
         self.ages: list[tuple[list[float], list[int]]] = []
         self.batches: list[Batch] = []
+        self.done: list[float] = []
 
     def initial_carry(self, batch: int) -> np.ndarray:
         return np.zeros((batch, self.task.n_agents, 1), np.float32)
@@ -249,6 +252,9 @@ class Aging:
         self.batches.append(batch)
         return {"loss": torch.tensor(2.0)}
 
+    def anneal(self, done: float) -> None:
+        self.done.append(done)
+
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         return {"size": torch.tensor(float(len(batch.reward)))}
 
@@ -272,11 +278,25 @@ def test_the_loop_acts_stores_and_updates(toy: list[str]) -> None:
     assert all(age == elapsed for age, elapsed in learner.ages)  # memories start anew with their episodes
     assert len({tuple(elapsed) for _, elapsed in learner.ages}) > 50  # which end at different times
     assert len(learner.batches) == 2 * (100 - 15)  # 60 steps of random play fill 15 rounds
+    assert learner.done == [k / 100 for k in range(16, 101)]
     kept = [float(batch.action[..., 1].mean()) for batch in learner.batches]
     assert kept[0] < 0.6  # hardly anything but random play so far
     assert kept[-1] > 0.8
     assert reports[0].metrics == {"greedy_return": 3.0, "size": 64.0}
     assert reports[-1].metrics == {"greedy_return": 3.0, "size": 64.0, "loss": 2.0}
+
+
+def test_step_sizes_shrink_linearly_to_their_share() -> None:
+    learner = learners.make_learner(
+        AdversarialTraining, Recall, actor_lr=0.5, critic_lr=0.25, adversary_lr=1.0, final_lr=0.2
+    )
+    for done, expected in ((0.5, 0.6), (1.0, 0.2)):
+        learner.anneal(done)
+        found = [
+            optimizer.param_groups[0]["lr"]
+            for optimizer in (learner.actor_optimizer, learner.critic_optimizer, learner.adversary_optimizer)
+        ]
+        assert found == pytest.approx([0.5 * expected, 0.25 * expected, expected])
 
 
 def test_random_play_takes_a_quarter_of_a_small_budget(toy: list[str]) -> None:
@@ -370,8 +390,9 @@ def test_recall_needs_a_memory(recurrent: bool) -> None:
         ("noise", float("nan"), "noise must be a finite number"),
         ("logit_penalty", float("inf"), "logit_penalty must be a finite number"),
         ("warmup", -1, "warmup must be a finite number of 0 or more, but it is -1"),
-        ("gamma", 1.01, "gamma and tau must be at most 1, but they are 1.01 and 0.01"),
-        ("tau", 2.0, "at most 1, but they are 0.97 and 2.0"),
+        ("gamma", 1.01, "gamma must be at most 1, but it is 1.01"),
+        ("tau", 2.0, "tau must be at most 1, but it is 2.0"),
+        ("final_lr", 1.5, "final_lr must be at most 1, but it is 1.5"),
         ("n_steps", 0, "n_steps must be above 0"),
         ("worlds", -3, "worlds must be above 0"),
         ("batch_size", 0, "batch_size must be above 0"),

@@ -198,7 +198,7 @@ def test_reports_hold_both_estimates() -> None:
             "both",
             'negatives must be "actions" or "histories"|"histories" or "actions", but it is \'both\'',
         ),
-        ("gamma", 1.5, "gamma and tau must be at most 1"),
+        ("gamma", 1.5, "gamma must be at most 1"),
     ],
 )
 def test_bad_settings(setting: str, value: Any, message: str) -> None:

@@ -61,6 +61,7 @@ class Config:
         hidden: width of all hidden layers.
         recurrent: actors with a GRU cell, trained on whole episodes (`batch_size` then counts episodes).
         actor_lr, critic_lr: Adam's step sizes.
+        final_lr: the share of all step sizes that is left at the end of the budget; they shrink linearly.
         gamma: discount per step.
         n_steps: steps of reward before the bootstrap.
         tau: how far target networks move per update.
@@ -78,6 +79,7 @@ class Config:
     recurrent: bool = False
     actor_lr: float = 1e-3
     critic_lr: float = 1e-3
+    final_lr: float = 1.0
     gamma: float = 0.97
     n_steps: int = 1
     tau: float = 0.01
@@ -99,8 +101,9 @@ class Config:
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be a finite number of 0 or more, but it is {value}.")
-        if not self.gamma <= 1 or not self.tau <= 1:
-            raise ConfigError(f"gamma and tau must be at most 1, but they are {self.gamma} and {self.tau}.")
+        for name in ("gamma", "tau", "final_lr"):
+            if not getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be at most 1, but it is {getattr(self, name)}.")
 
 
 class MaddpgLearner:
@@ -147,6 +150,15 @@ class MaddpgLearner:
         with torch.no_grad():
             torch._foreach_lerp_(self._target, self._online, self.config.tau)  # type: ignore[attr-defined]
         return {"loss/critic": critic_loss.detach(), "loss/actor": actor_loss.detach()}
+
+    def anneal(self, done: float) -> None:
+        """See `loop.Learner.anneal`: shrink the step sizes of all optimizers."""
+        if self.config.final_lr == 1:
+            return
+        for optimizer in (value for value in vars(self).values() if isinstance(value, torch.optim.Optimizer)):
+            for group in optimizer.param_groups:
+                full = group.setdefault("full_lr", group["lr"])
+                group["lr"] = full * (1 - (1 - self.config.final_lr) * done)
 
     def reward(self, batch: Batch, features: Tensor) -> Tensor:
         """Return the reward (M,) that the critic learns from; `features` (M, n, H) stand for the histories."""

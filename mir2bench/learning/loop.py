@@ -39,6 +39,10 @@ class Learner(Protocol):
         """Make one gradient step and return what to log."""
         ...
 
+    def anneal(self, done: float) -> None:
+        """Adapt step sizes to the share of the budget that is done; called before the updates of each round."""
+        ...
+
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Return further measurements on a batch; called with each report only, so they may be costly."""
         ...
@@ -137,6 +141,7 @@ def train(
         warm = (done_rounds - 1) * task.batch < warmup_steps
         collector.step(warm=warm)
         if not warm:
+            learner.anneal(done_rounds / rounds)
             for _ in range(config.updates_per_step):
                 logged = learner.update(draw(config.batch_size, sampling))
         if callback is not None and done_rounds in reports:
