@@ -1,0 +1,272 @@
+"""SMAX: JaxMARL's marine battles (Rutherford et al. 2023), N allied agents against M marines of its heuristic enemy.
+
+Rules, observations, state, legal actions and reward are SMAX's own, compiled by JAX for the whole batch; ours are the
+names, the one-hot agent id at the end of each observation, the order of the first five actions, the two channels below
+and the time limit. docs/smac.md tells how SMAX differs from SMAC.
+
+Reward ("team"): enemy health lost as a share of all of it, and 1 on a victory, so that an episode gives 2 at most.
+"signed" takes the share of ally health lost, and 1 on a defeat, away from it.
+
+Termination: all enemies dead (victory), all allies dead (defeat), or both (neither).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mir2bench.engines.base import Layout
+from mir2bench.errors import MissingDependencyError, SpecError, StateError
+
+SIZE = 32.0  # side of the map in cells; who touches its edge dies
+HEALTH = 45.0  # hit points of a marine
+LOOPS_PER_SECOND = 16.0  # SMAX counts its weapons' cooldowns in seconds, mir2bench in game loops
+LOOPS = 8  # per step
+MAX_COOLDOWN = (0.61 + 2 / LOOPS_PER_SECOND) * LOOPS_PER_SECOND  # game loops, right after the slowest possible shot
+SIGHT = 9.0  # cells; the unit of observed distances
+FIRST_ATTACK = 5  # action that attacks enemy 0
+
+_MOVES = ("stop", "north", "south", "east", "west")
+_TYPES = ("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk")
+_OTHER = ("health", "dx", "dy", "last_move_x", "last_move_y", "last_attack", "cooldown", *(f"is_{t}" for t in _TYPES))
+_OWN = ("health", "x", "y", "cooldown", *(f"is_{t}" for t in _TYPES))
+_START_KEYS = {"allies", "enemies", "moves", "attacks", "goals", "targets", "shots"}
+
+
+class SmaxEngine:
+    """SMAX for a batch of B teams; see the module's text.
+
+    All of a world's randomness comes from one JAX key, which is drawn from its generator when it starts.
+
+    Args:
+        batch: B. JAX compiles anew for each size, which takes seconds.
+        n_agents: N.
+        enemies: M.
+        threads: ignored; JAX has its own.
+
+    Raises:
+        SpecError: numbers out of range. MissingDependencyError: JAX or JaxMARL is not installed.
+    """
+
+    scripted_teams: ClassVar[Mapping[str, str]] = {
+        "idle": "mir2bench.policies:IdlePolicy",
+        "random": "mir2bench.policies:RandomPolicy",
+        "nearest": "mir2bench.engines.smax_scripted:NearestTeam",
+    }
+    planted: ClassVar[str] = ""
+    scripted_traitors: ClassVar[Mapping[str, str]] = {}
+    drawing: ClassVar[str] = "mir2bench.engines.skirmish_drawing:draw"
+
+    def __init__(self, batch: int, n_agents: int, *, enemies: int, threads: int | None = None) -> None:
+        layout = self.layout(n_agents, enemies)
+        _functions(n_agents, enemies)  # says at once what is not installed
+        self._counts = (n_agents, enemies)
+        self._battle: Any = None
+        self._keys = np.zeros((batch, 2), dtype=np.uint32)
+        self._cooldowns = np.full((batch, n_agents + enemies), np.inf)  # seconds, before the last step
+        self.obs = np.zeros((batch, n_agents, layout.obs_dim), dtype=np.float32)
+        self.obs[:, :, -n_agents:] = np.eye(n_agents, dtype=np.float32)
+        self.state = np.zeros((batch, layout.state_dim), dtype=np.float32)
+        self.mask = np.zeros((batch, n_agents, layout.action_dim), dtype=np.int8)
+        self.reward = np.zeros(batch)
+        self.terminated = np.zeros(batch, dtype=bool)
+        self._signed, self._won, self._lost = np.zeros(batch), np.zeros(batch), np.zeros(batch)
+
+    @property
+    def channels(self) -> dict[str, np.ndarray]:
+        """The rewards "team" and "signed", and "won" and "lost": 1.0 in the step of a victory or defeat, else 0.0.
+
+        Built on each call, so that a copied engine never holds another's arrays.
+        """
+        return {"team": self.reward, "signed": self._signed, "won": self._won, "lost": self._lost}
+
+    @classmethod
+    @cache
+    def layout(cls, n_agents: int, enemies: int) -> Layout:
+        """Return sizes and names: O = 13 (N - 1 + M) + 10 + N, S = 12 (N + M), A = 5 + M; no bounds.
+
+        "last_attack" is the action's number divided by the highest one, 0 for any other action. In the state, x and y
+        are in cells and cooldowns in seconds, which SMAX lets fall below 0.
+
+        Raises:
+            SpecError: numbers out of range.
+        """
+        for name, count in (("agents", n_agents), ("enemies", enemies)):
+            if type(count) is not int or count < 1:
+                raise SpecError(f"SMAX needs 1 or more {name}, but it got {count!r}.")
+        friends = [f"other_{k}_{name}" for k in range(n_agents - 1) for name in _OTHER]
+        foes = [f"enemy_{e}_{name}" for e in range(enemies) for name in _OTHER]
+        own = [f"own_{name}" for name in _OWN]
+        units = [*(f"ally_{i}" for i in range(n_agents)), *(f"enemy_{e}" for e in range(enemies))]
+        features = [f"{unit}_{name}" for unit in units for name in _OWN]
+        actions = (*_MOVES, *(f"attack_{e}" for e in range(enemies)))
+        return Layout(
+            n_agents=n_agents,
+            observation_fields=(*friends, *foes, *own, *(f"id_{i}" for i in range(n_agents))),
+            state_fields=(*features, *(f"{unit}_team" for unit in units), *(f"{unit}_type" for unit in units)),
+            action_dim=len(actions),
+            discrete=True,
+            action_fields=actions,
+        )
+
+    def reset(self, worlds: Sequence[int], generators: Sequence[np.random.Generator], initial_state: Any) -> None:
+        """Start battles as SMAX does, each group within 2 cells of (8, 16) or (24, 16), or as `initial_state` says.
+
+        Args:
+            worlds: indices of worlds that start anew.
+            generators: one per world.
+            initial_state: None, or {"allies": (N, 4), "enemies": (M, 4)}: x and y in cells, health, weapon cooldown in
+                game loops, below 0 for who could have shot before; health 0 is dead. It may also hold what else
+                `snapshot` gives: "moves" (N + M, 2) and "attacks" (N + M,), the last actions as SMAX keeps them;
+                "goals" (M, 2) and "targets" (M,), what the enemies remember; and "shots", which is ignored.
+
+        Raises:
+            StateError: missing or unknown key, wrong shape, or a state that cannot be; nothing was changed then.
+        """
+        start = None if initial_state is None else self._check_start(initial_state)
+        chosen = np.array(worlds, dtype=np.int64)
+        if not chosen.size:
+            return
+        self._keys[chosen] = [generator.integers(2**32, size=2, dtype=np.uint32) for generator in generators]
+        functions, batch = _functions(*self._counts), len(self._keys)
+        if start is None:
+            fresh = functions.start(self._keys)
+        else:
+            fresh = functions.place(*(np.repeat(values[None], batch, axis=0) for values in start))
+        which = np.zeros(batch, dtype=bool)
+        which[chosen] = True
+        self._battle = fresh if self._battle is None else functions.choose(which, fresh, self._battle)
+        self._cooldowns[chosen] = np.inf
+        self._take(functions.observe(self._battle), chosen)
+
+    def step(self, actions: np.ndarray) -> None:
+        """Advance all worlds by 8 of SMAX's steps, half a second of its clock; `actions` is (B, N)."""
+        self._cooldowns[:] = self._battle.state.unit_weapon_cooldowns
+        self._battle, keys, result = _functions(*self._counts).advance(self._battle, self._keys, actions)
+        self._keys[:] = keys
+        self._take(result, slice(None))
+
+    def snapshot(self, world: int) -> dict[str, np.ndarray]:
+        """Return one world in the form that `initial_state` takes, a copy; see `reset`.
+
+        Beside what `reset` names, "shots" (K, 4) float64 tells from where to where each shot of the last step went.
+        """
+        n = self._counts[0]
+        state, memory = self._battle.state, self._battle.enemy_policy_state
+        units = np.zeros((sum(self._counts), 4))
+        units[:, :2] = state.unit_positions[world]
+        units[:, 2] = state.unit_health[world]
+        cooldowns = np.asarray(state.unit_weapon_cooldowns[world], dtype=np.float64)
+        units[:, 3] = cooldowns * LOOPS_PER_SECOND
+        attacks = np.array(state.prev_attack_actions[world], dtype=np.int64)
+        # A cooldown that has not fallen by a whole step was set anew on the way.
+        shooters = np.flatnonzero(cooldowns > self._cooldowns[world] - (LOOPS - 0.5) / LOOPS_PER_SECOND)
+        shot = attacks[shooters] - FIRST_ATTACK
+        shot = np.where(shooters < n, n + shot, n - 1 - shot)  # enemies count the allies from the last one
+        return {
+            "allies": units[:n],
+            "enemies": units[n:].copy(),
+            "moves": np.array(state.prev_movement_actions[world], dtype=np.float64),
+            "attacks": attacks,
+            "goals": np.array(memory.default_target[world], dtype=np.float64),
+            "targets": np.array(memory.last_attacked_enemy[world], dtype=np.int64),
+            "shots": np.concatenate([units[shooters, :2], units[shot, :2]], axis=1),
+        }
+
+    def _take(self, result: Any, worlds: Any) -> None:
+        """Copy what the compiled functions gave for some worlds."""
+        self.obs[worlds, :, : -self._counts[0]] = np.asarray(result.obs)[worlds]
+        self.state[worlds] = np.asarray(result.state)[worlds]
+        self.mask[worlds] = np.asarray(result.mask)[worlds]
+        for array, values in (
+            (self.reward, result.reward),
+            (self._signed, result.signed),
+            (self._won, result.won),
+            (self._lost, result.lost),
+        ):
+            array[worlds] = np.asarray(values)[worlds]
+        alive = np.asarray(self._battle.state.unit_alive)[worlds]
+        n = self._counts[0]
+        self.terminated[worlds] = ~alive[:, :n].any(axis=1) | ~alive[:, n:].any(axis=1)
+
+    def _check_start(self, initial_state: Any) -> list[np.ndarray]:
+        """Return the arrays that `Functions.place` takes, without the axis B, or raise `StateError`."""
+        n, m = self._counts
+        if not isinstance(initial_state, Mapping) or not {"allies", "enemies"} <= set(initial_state) <= _START_KEYS:
+            got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
+            raise StateError(
+                f'initial_state must be {{"allies": ({n}, 4), "enemies": ({m}, 4)}} here, rows of x, y, health, weapon '
+                f"cooldown, with {', '.join(sorted(_START_KEYS - {'allies', 'enemies'}))} as further keys at most; but "
+                f"it holds {got}."
+            )
+        optional = {
+            "moves": np.zeros((n + m, 2)),
+            "attacks": np.zeros(n + m, dtype=np.int64),
+            "goals": np.zeros((m, 2)),
+            "targets": np.full(m, -1),
+        }
+        rows = [_numbers(key, initial_state[key], (count, 4)) for key, count in (("allies", n), ("enemies", m))]
+        for key, units in zip(("allies", "enemies"), rows, strict=True):
+            _check_units(key, units)
+        rest = [_numbers(key, initial_state.get(key, value), value.shape) for key, value in optional.items()]
+        limits = (("attacks", rest[1], 0, FIRST_ATTACK + max(n, m)), ("targets", rest[3], -1, n))
+        for key, values, low, high in limits:
+            if ((values < low) | (values >= high) | (values % 1 != 0)).any():
+                raise StateError(f"{key} must hold integers from {low} to {high - 1}, but it is {values.tolist()}.")
+        units = np.concatenate(rows)
+        units[:, 3] /= LOOPS_PER_SECOND
+        moves, attacks, goals, targets = rest
+        return [
+            units.astype(np.float32),
+            moves.astype(np.float32),
+            attacks.astype(np.int32),
+            goals.astype(np.float32),
+            targets.astype(np.int32),
+        ]
+
+
+def _numbers(key: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        values = np.array(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StateError(f"{key} must be an array of shape {shape}: {error}.") from error
+    if values.shape != shape:
+        raise StateError(f"{key} has shape {values.shape}, but it must be {shape}.")
+    if not np.isfinite(values).all():
+        raise StateError(f"{key} must be finite, but it holds {values[~np.isfinite(values)][0]}.")
+    return values
+
+
+def _check_units(key: str, units: np.ndarray) -> None:
+    x, y, health, cooldown = units.T
+    alive = health > 0.0
+    inside = (np.minimum(x, y) > 0.0) & (np.maximum(x, y) < SIZE)
+    checks = (
+        ((health < 0.0) | (health > HEALTH), f"must have a health from 0 to {HEALTH:g}"),
+        (cooldown > MAX_COOLDOWN, f"must have a cooldown of {MAX_COOLDOWN:g} game loops at most"),
+        (alive & ~inside, f"stand where nobody lives: 0 < x < {SIZE:g} and 0 < y < {SIZE:g}"),
+    )
+    for bad, what in checks:
+        if bad.any():
+            rows = np.flatnonzero(bad)
+            raise StateError(f"{key} {rows.tolist()} {what}. First of them: {units[rows[0]].tolist()}.")
+    if not alive.any():
+        raise StateError(f"all {key} are dead: that battle is over. Give at least one of them health.")
+
+
+def _functions(allies: int, enemies: int) -> Any:
+    """Return the compiled functions of one map, which load JAX.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        from mir2bench.engines.smax_functions import functions
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'SMAX needs the package `{error.name}`, which is not installed. Run: pip install "mir2bench[smax]"'
+        ) from error
+    return functions(allies, enemies)
