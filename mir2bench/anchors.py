@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mir2bench.cli import run
+from mir2bench.engines.base import ready_variants
 from mir2bench.errors import ConfigError
 from mir2bench.evaluation.contenders import make_scripted
 from mir2bench.evaluation.protocol import validation_seeds
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
-from mir2bench.registration import VariantSpec, list_variants, spec
+from mir2bench.registration import VariantSpec, spec
 
 FLOOR_TEAMS = ("idle", "random")
 _BATCH = 256  # episodes at once; bounds the memory that large teams need
@@ -88,11 +89,11 @@ def main(env: tuple[str, ...] = (), episodes: int = 1024) -> None:
     """Measure floor and ceiling of the score scale and print them as registry lines.
 
     Args:
-        env: variants whose worlds to measure; all worlds if none is given.
+        env: variants whose worlds to measure; all that can be made here if none is given.
         episodes: episodes per scripted team.
     """
     worlds = {}
-    for variant in map(spec, env or list_variants()):
+    for variant in map(spec, env or ready_variants()):
         worlds.setdefault(variant.id.rsplit("-adv", 1)[0], variant)
     for world, variant in worlds.items():
         floor, ceiling, teams = measure_world(variant, episodes)

@@ -20,9 +20,9 @@ import numpy as np
 
 import mir2bench
 from mir2bench import cli
-from mir2bench.engines.base import Worlds
+from mir2bench.engines.base import Worlds, ready_variants
 from mir2bench.errors import ConfigError
-from mir2bench.registration import VariantSpec, list_variants, spec
+from mir2bench.registration import VariantSpec, spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +165,11 @@ def main(
 
     Args:
         what: "engines" for worlds and views, "training" for the defenders' updates.
-        env: variants; by default every world once, for training Rendezvous10.
+        env: variants; by default every world that can be made here once, for training Rendezvous10.
         rounds: counted rounds, of which the median is shown.
         json_file: where to write the figures with versions and hardware.
     """
-    default = ["Rendezvous10-adv0-v0"] if what == "training" else list_variants(adversaries=0)
+    default = ["Rendezvous10-adv0-v0"] if what == "training" else ready_variants(adversaries=0)
     variants = [spec(name) for name in (env or default)]
     if rounds < 1:
         raise ConfigError(f"--rounds must be 1 or more, but it is {rounds}.")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from variants import makeable
 
 import mir2bench
+from mir2bench.engines.base import ready_variants
 from mir2bench.registration import VariantSpec
 from mir2bench.views.gym_env import GymEnv
 
@@ -63,7 +63,7 @@ def _some(values: np.ndarray, count: int) -> list[float]:
 
 def main() -> None:
     """Record what is not recorded yet."""
-    for variant in map(mir2bench.spec, makeable()):
+    for variant in map(mir2bench.spec, ready_variants()):
         path = path_of(variant)
         known = json.loads(path.read_text()) if path.exists() else {}
         if variant.id not in known:

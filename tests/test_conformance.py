@@ -14,16 +14,16 @@ from gymnasium.utils.env_checker import check_env as check_gymnasium
 from pettingzoo.test import parallel_api_test
 from stable_baselines3.common.env_checker import check_env as check_stable_baselines
 from stable_baselines3.common.vec_env import DummyVecEnv
-from variants import makeable
 
 import mir2bench
+from mir2bench.engines.base import ready_variants
 from mir2bench.errors import ConfigError, ConformanceError
 from mir2bench.policies import IdlePolicy, RandomPolicy
 from mir2bench.testing import check_env
 from mir2bench.testing.environments import equal, play
 from mir2bench.views.gym_env import GymEnv
 
-IDS = makeable()
+IDS = ready_variants()
 ATTACKED = [id for id in IDS if mir2bench.spec(id).n_adversaries]
 pytestmark = pytest.mark.filterwarnings("error")
 

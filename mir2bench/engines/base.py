@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from gymnasium.utils.seeding import np_random
 
-from mir2bench.errors import ActionError, PartitionError
+from mir2bench.errors import ActionError, MissingDependencyError, PartitionError
 from mir2bench.partition import Partition, sample_partition
-from mir2bench.registration import VariantSpec
+from mir2bench.registration import VariantSpec, list_variants, spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class Engine(Protocol):
         planted: name of the scripted team with a planted weakness, the unit test of attackers: it plays well, but one
             adversary can cause a rare event after which it collapses. "", or left out, where a family has none.
         scripted_traitors: name -> "module:Class" of scripted worst behaviors.
+        external: whether each world is a program outside this process, too costly to be made by the hundred. False, or
+            left out, for all others.
         drawing: "module:function" that renders one world. The module may also offer `draw_trajectories`, see
             `views.common.DrawTrajectories`.
     """
@@ -86,6 +88,7 @@ class Engine(Protocol):
     scripted_teams: ClassVar[Mapping[str, str]]
     planted: ClassVar[str] = ""
     scripted_traitors: ClassVar[Mapping[str, str]]
+    external: ClassVar[bool] = False
     drawing: ClassVar[str]
 
     @classmethod
@@ -275,6 +278,26 @@ class Worlds:
         self.illegal_actions += (~legal).sum(axis=1)
         # Illegal actions become the first legal one: no-op for the dead, stop for the living.
         return np.where(legal, actions, mask.argmax(axis=-1))
+
+
+def ready_variants(adversaries: int | None = None) -> list[str]:
+    """Return the ids of the variants that can be made here by the hundred.
+
+    Their packages are installed, and their worlds are no programs outside this process.
+
+    Args:
+        adversaries: only variants with exactly this K.
+    """
+    ids = []
+    for name in list_variants(adversaries=adversaries):
+        variant = spec(name)
+        try:
+            if not getattr(variant.engine_class, "external", False):
+                Worlds(variant, 1, threads=1)
+                ids.append(name)
+        except MissingDependencyError:
+            continue
+    return ids
 
 
 def _explain_bad_box(actions: np.ndarray, variant: str) -> None:

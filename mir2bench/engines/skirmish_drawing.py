@@ -77,7 +77,9 @@ def draw_trajectories(
         color, width = looks[roles[unit]]
         alive = paths[:, unit, 2] > 0.0
         x, y = paths[: max(int(alive.sum()) + (not alive[-1]), 1), unit, :2].T
-        axes.plot(x, y, color=color, linewidth=width, alpha=0.85, label=None if roles[unit] in labelled else roles[unit])
+        axes.plot(
+            x, y, color=color, linewidth=width, alpha=0.85, label=None if roles[unit] in labelled else roles[unit]
+        )
         labelled.add(roles[unit])
         axes.plot(x[0], y[0], "o", color=color, markersize=3)
         if alive[-1]:
@@ -174,7 +176,9 @@ def _draw_dead(canvas: ImageDraw.ImageDraw, center: np.ndarray) -> None:
         canvas.line(line, fill=_FADED, width=3 * _SCALE)
 
 
-def _draw_shots(canvas: ImageDraw.ImageDraw, shots: np.ndarray, enemies: np.ndarray, strip: tuple[float, float]) -> None:
+def _draw_shots(
+    canvas: ImageDraw.ImageDraw, shots: np.ndarray, enemies: np.ndarray, strip: tuple[float, float]
+) -> None:
     ends = _to_pixels(shots.reshape(-1, 2, 2), strip)
     for (start, end), shot in zip(ends.tolist(), shots, strict=True):
         nearest = np.linalg.norm(enemies[:, :2] - shot[2:], axis=-1).min()

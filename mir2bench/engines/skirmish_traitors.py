@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mir2bench.engines.skirmish_scripted import EAST, NORTH, STOP, WEST, ScriptedPolicy, Sight, take
+from mir2bench.engines.skirmish_scripted import EAST, NORTH, STOP, ScriptedPolicy, Sight, take
 
 _GUARD = 1.0  # cells from an ally to the blocker in front of it, a little more than their diameter
 

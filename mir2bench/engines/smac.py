@@ -60,6 +60,7 @@ class SmacEngine:
     scripted_teams: ClassVar[Mapping[str, str]] = SkirmishEngine.scripted_teams
     planted: ClassVar[str] = SkirmishEngine.planted
     scripted_traitors: ClassVar[Mapping[str, str]] = SkirmishEngine.scripted_traitors
+    external: ClassVar[bool] = True
     drawing: ClassVar[str] = SkirmishEngine.drawing
 
     def __init__(
