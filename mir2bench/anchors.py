@@ -31,6 +31,7 @@ class Measured:
     Attributes:
         team: its name.
         score: mean team return per episode.
+        won: share of episodes won; None in families that know no victory.
         error: standard error of the mean.
         episodes: how many were played.
         first_seed, last_seed: seeds of the episodes, inclusive.
@@ -38,10 +39,16 @@ class Measured:
 
     team: str
     score: float
+    won: float | None
     error: float
     episodes: int
     first_seed: int
     last_seed: int
+
+    def text(self) -> str:
+        """Return the row for people."""
+        won = "" if self.won is None else f" ({100 * self.won:.1f}% won)"
+        return f"{self.team} {self.score:.3f} +- {self.error:.3f}{won}"
 
     def toml(self, key: str) -> str:
         """Return the registry line for `key`, "floor" or "ceiling"."""
@@ -69,11 +76,12 @@ def measure(variant: VariantSpec, team: str, episodes: int) -> Measured:
     policy = make_scripted(variant, team)
     seeds = validation_seeds(episodes)
     nobody = Partition.of(variant.n_agents)
-    returns = np.concatenate(
-        [rollout(variant, policy, nobody, None, seeds[i : i + _BATCH]).returns for i in range(0, episodes, _BATCH)]
-    )
+    parts = [rollout(variant, policy, nobody, None, seeds[i : i + _BATCH]) for i in range(0, episodes, _BATCH)]
+    returns = np.concatenate([part.returns for part in parts])
+    victories = [part.won for part in parts if part.won is not None]
+    won = float(np.concatenate(victories).mean()) if victories else None
     error = float(returns.std(ddof=1) / np.sqrt(episodes))
-    return Measured(team, float(returns.mean()), error, episodes, seeds[0], seeds[-1])
+    return Measured(team, float(returns.mean()), won, error, episodes, seeds[0], seeds[-1])
 
 
 def measure_world(variant: VariantSpec, episodes: int) -> tuple[Measured, Measured, list[Measured]]:
@@ -97,7 +105,7 @@ def main(env: tuple[str, ...] = (), episodes: int = 1024) -> None:
         worlds.setdefault(variant.id.rsplit("-adv", 1)[0], variant)
     for world, variant in worlds.items():
         floor, ceiling, teams = measure_world(variant, episodes)
-        print(f"# {world}: " + ", ".join(f"{m.team} {m.score:.3f} +- {m.error:.3f}" for m in teams))
+        print(f"# {world}: " + ", ".join(m.text() for m in teams))
         print(floor.toml("floor"))
         print(ceiling.toml("ceiling"), flush=True)
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     Color = tuple[int, int, int]
 
-WIDTH, HEIGHT, OPEN_HEIGHT = 640, 400, 720  # pixels; multiples of 16, which video encoders want
-PIXELS = 20  # per cell
-MARGIN = 20  # pixels above and below the floor
-_HEADER = 40  # pixels above that
+WIDTH, HEIGHT, OPEN_HEIGHT = 768, 480, 848  # pixels; multiples of 16, which video encoders want
+PIXELS = 23  # per cell
+MARGIN = 16  # pixels left and right of the floor, so that units at the edge are whole
+_HEADER, _FOOTER = 64, 48  # pixels above and below it
 _SCALE = 2  # drawn this much larger and then reduced, which smooths the edges
 _TRAIL = 6  # steps until a trail has faded
 _MARINE = unit_type("marine")
@@ -34,6 +34,7 @@ _PAPER, _FLOOR, _GRID = (217, 221, 226), (255, 255, 255), (240, 242, 245)
 _WALL, _TEXT, _MUTED, _FADED = (52, 58, 64), (33, 37, 41), (90, 98, 104), (205, 210, 215)
 # Told apart with any common color blindness: by hue or by brightness. Adversaries also wear a ring.
 _ALLY, _ENEMY, _ADVERSARY = (0, 114, 178), (240, 175, 40), (200, 30, 40)
+_HEALTH = (150, 240, 130)
 _LEGEND = (("ally", _ALLY), ("adversary", _ADVERSARY), ("enemy", _ENEMY))
 
 
@@ -47,13 +48,13 @@ def draw(history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: 
         variant: the variant that is played.
 
     Returns:
-        (400, 640, 3) uint8 RGB.
+        (480, 768, 3) uint8 RGB.
     """
     return _draw(history, phi, variant, STRIP)
 
 
 def draw_open(history: Sequence[Mapping[str, np.ndarray]], phi: np.ndarray, variant: VariantSpec) -> np.ndarray:
-    """Draw the last snapshot where the whole map can be walked on, (720, 640, 3) uint8 RGB; see `draw`."""
+    """Draw the last snapshot where the whole map can be walked on, (848, 768, 3) uint8 RGB; see `draw`."""
     return _draw(history, phi, variant, (0.0, SIZE))
 
 
@@ -116,37 +117,33 @@ def _draw(
     _draw_shots(canvas, np.asarray(now.get("shots", np.zeros((0, 4)))), enemies, strip)
     for unit in order:
         if units[unit, 2] > 0.0:
-            _draw_unit(canvas, trails[-1, unit], colors[unit], numbers[unit])
-    for unit in order:
-        if units[unit, 2] > 0.0:
-            _draw_health(canvas, trails[-1, unit], units[unit, 2] / _MARINE.health)
+            _draw_unit(canvas, trails[-1, unit], colors[unit], numbers[unit], units[unit, 2] / _MARINE.health)
     _draw_header(canvas, allies, enemies, len(history) - 1, variant)
     return np.asarray(image.reduce(_SCALE))
 
 
 def _to_pixels(xy: np.ndarray, strip: tuple[float, float]) -> np.ndarray:
     """Map cells (y upward) to pixels of the large picture (y downward)."""
-    x = xy[..., 0] * PIXELS
-    y = (strip[1] - xy[..., 1]) * PIXELS + MARGIN + _HEADER
+    x = MARGIN + xy[..., 0] * PIXELS
+    y = _HEADER + (strip[1] - xy[..., 1]) * PIXELS
     return _SCALE * np.stack([x, y], axis=-1)
 
 
 @cache
 def _background(strip: tuple[float, float]) -> Image.Image:
-    floor = round((strip[1] - strip[0]) * PIXELS)
-    top, bottom = (_HEADER + MARGIN) * _SCALE, (_HEADER + MARGIN + floor) * _SCALE
-    width = WIDTH * _SCALE
-    image = Image.new("RGB", (width, bottom + MARGIN * _SCALE), _PAPER)
+    left, bottom = _to_pixels(np.array([0.0, strip[0]]), strip).tolist()
+    right, top = _to_pixels(np.array([SIZE, strip[1]]), strip).tolist()
+    image = Image.new("RGB", (WIDTH * _SCALE, round(bottom) + _FOOTER * _SCALE), _PAPER)
     canvas = ImageDraw.Draw(image)
-    canvas.rectangle((0, top, width, bottom), fill=_FLOOR)
-    for cell in range(4, int(SIZE), 4):
-        canvas.line((cell * PIXELS * _SCALE, top, cell * PIXELS * _SCALE, bottom), fill=_GRID, width=_SCALE)
-    for cell in range(4, round(strip[1] - strip[0]), 4):
-        y = top + cell * PIXELS * _SCALE
-        canvas.line((0, y, width, y), fill=_GRID, width=_SCALE)
-    for y in (top, bottom):
-        canvas.line((0, y, width, y), fill=_WALL, width=2 * _SCALE)
-    x, y = 16.0 * _SCALE, bottom + 0.5 * MARGIN * _SCALE
+    canvas.rectangle((left, top, right, bottom), fill=_FLOOR)
+    for cell in np.arange(4.0, SIZE, 4.0):
+        x, y = _to_pixels(np.array([cell, strip[0] + cell]), strip).tolist()
+        canvas.line((x, top, x, bottom), fill=_GRID, width=_SCALE)
+        if y > top:
+            canvas.line((left, y, right, y), fill=_GRID, width=_SCALE)
+    wall = 2 * _SCALE
+    canvas.rectangle((left - wall, top - wall, right + wall, bottom + wall), outline=_WALL, width=wall)
+    x, y = left + 6 * _SCALE, bottom + 0.5 * _FOOTER * _SCALE
     for label, color in _LEGEND:
         canvas.ellipse(_box(np.array([x, y]), 5 * _SCALE), fill=color)
         canvas.text((x + 9 * _SCALE, y), label, fill=_MUTED, font=_font(12), anchor="lm")
@@ -187,36 +184,35 @@ def _draw_shots(
         canvas.ellipse(_box(np.array(end), 3 * _SCALE), fill=_mix(_ENEMY if hostile else _ALLY, 0.6))
 
 
-def _draw_unit(canvas: ImageDraw.ImageDraw, center: np.ndarray, color: Color, number: int) -> None:
+def _draw_unit(canvas: ImageDraw.ImageDraw, center: np.ndarray, color: Color, number: int, health: float) -> None:
     radius = _MARINE.radius * PIXELS * _SCALE
     if color == _ADVERSARY:  # a ring, so that color is not the only sign
         canvas.ellipse(_box(center, radius + 4 * _SCALE), fill=color)
         canvas.ellipse(_box(center, radius + 2 * _SCALE), fill=_FLOOR)
     canvas.ellipse(_box(center, radius), fill=color, outline=_WALL, width=_SCALE)
-    text = _TEXT if color == _ENEMY else _FLOOR
-    canvas.text(tuple(center.tolist()), str(number), fill=text, font=_font(9), anchor="mm")
-
-
-def _draw_health(canvas: ImageDraw.ImageDraw, center: np.ndarray, share: float) -> None:
     x, y = center.tolist()
-    radius = _MARINE.radius * PIXELS * _SCALE
-    left, right, top = x - radius, x + radius, y - radius - 5 * _SCALE
-    canvas.rectangle((left - _SCALE, top - _SCALE, right + _SCALE, top + 3 * _SCALE), fill=_FLOOR)
-    canvas.rectangle((left, top, right, top + 2 * _SCALE), fill=_FADED)
-    canvas.rectangle((left, top, left + share * (right - left), top + 2 * _SCALE), fill=_TEXT)
+    text = _TEXT if color == _ENEMY else _FLOOR
+    canvas.text((x, y - 0.25 * radius), str(number), fill=text, font=_font(9), anchor="mm")
+    # The health bar is inside, where a crowd does not mix it up.
+    left, right, top, bottom = x - 0.65 * radius, x + 0.65 * radius, y + 0.33 * radius, y + 0.67 * radius
+    canvas.rectangle((left, top, right, bottom), fill=_TEXT)
+    edge = 0.5 * _SCALE
+    full = left + edge + health * (right - left - 2 * edge)
+    canvas.rectangle((left + edge, top + edge, full, bottom - edge), fill=_HEALTH)
 
 
 def _draw_header(
     canvas: ImageDraw.ImageDraw, allies: np.ndarray, enemies: np.ndarray, step: int, variant: VariantSpec
 ) -> None:
-    middle = 0.5 * (_HEADER + MARGIN) * _SCALE
-    canvas.text((16 * _SCALE, middle), variant.id.rsplit("/", 1)[-1], fill=_TEXT, font=_font(15), anchor="lm")
+    middle = 0.5 * _HEADER * _SCALE
+    left, right = (MARGIN * _SCALE, (WIDTH - MARGIN) * _SCALE)
+    canvas.text((left, middle), variant.id.rsplit("/", 1)[-1], fill=_TEXT, font=_font(16), anchor="lm")
     counts = [
         f"{name} {(units[:, 2] > 0.0).sum():2d}/{len(units)}  {units[:, 2].sum():4.0f} hp"
         for name, units in (("allies", allies), ("enemies", enemies))
     ]
     status = "      ".join((*counts, f"step {step:3d}/{variant.horizon}"))
-    canvas.text(((WIDTH - 16) * _SCALE, middle), status, fill=_MUTED, font=_font(13), anchor="rm")
+    canvas.text((right, middle), status, fill=_MUTED, font=_font(14), anchor="rm")
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Scripted Skirmish teams: from those that see nothing but which orders are legal to one that holds its line, focuses its
-fire and spares its wounded.
+"""Scripted Skirmish teams, from those that look at nothing to one that holds its line, focuses its fire and spares its
+wounded.
 
-Every agent acts on its own observation alone, without memory or random numbers; only the planted team remembers anything.
-Agents that see the same choose alike, which is how they agree on a target.
+Every agent acts on its own observation alone, without random numbers; only the planted team remembers anything. Agents
+that see the same choose alike, which is how they agree on a target.
 """
 
 from __future__ import annotations
@@ -190,11 +190,12 @@ class ExpertTeam(ScriptedPolicy):
 
 
 class PlantedTeam(ExpertTeam):
-    """An expert team with a planted weakness: one agent can make it lay down its arms. It is the unit test of attackers.
+    """An expert team with a planted weakness: one agent can make it lay down its arms. The unit test of attackers.
 
-    An ally lurks if it stays from 4 to 7 cells away, further west than north or south. While an agent sees one lurk it
-    holds its fire, and after five such steps in a row it only stands until the episode ends. Each agent judges by what it
-    sees itself. Nobody else meets the trigger: the team fights side by side, and who runs away is out of it sooner.
+    An ally lurks if it stays 4 to 6 cells west of the team's middle and at most one north or south of it. An agent that
+    has seen one lurk for three steps holds its fire, and after six it only stands until the episode ends. Each agent
+    judges by what it sees itself. Nobody else meets the trigger: the team fights side by side, and who runs away is out
+    of the place sooner.
     """
 
     def initial_carry(self, batch: int) -> Any:

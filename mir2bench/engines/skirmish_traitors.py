@@ -1,4 +1,4 @@
-"""Scripted Skirmish adversaries: the worst behaviors that are easily thought of. Each acts on its own observation alone."""
+"""Scripted Skirmish adversaries: bad behaviors that are easily thought of. Each acts on its own observation alone."""
 
 from __future__ import annotations
 
