@@ -103,6 +103,12 @@ def test_hide_runs_to_the_corner() -> None:
     assert choices(traitor("hide"), [marine(0.0, 12.0), *allies[1:]], FAR)[0] == SOUTH
 
 
+def test_flank_runs_to_the_other_corner() -> None:
+    allies = [marine(10.0, 20.0), marine(5.0), marine(5.0, 12.0), marine(5.0, 20.0)]
+    assert choices(traitor("flank"), allies, FAR)[0] == EAST
+    assert choices(traitor("flank"), [marine(31.9, 20.0), *allies[1:]], FAR)[0] == NORTH
+
+
 @pytest.mark.parametrize("name", ["idle", "hide", "rush"])
 def test_traitors_cost_a_simple_team_its_victories(name: str) -> None:
     assert won("hold", [1], name) < won("hold") - 0.3
@@ -140,3 +146,35 @@ def test_the_planted_team_plays_like_the_expert_until_someone_lurks() -> None:
 def test_no_script_pulls_the_trigger() -> None:
     for name in VARIANT.engine_class.scripted_traitors:
         assert won("planted", [1], name) > 0.7
+
+
+# --- all of them ---
+
+
+@pytest.mark.parametrize("name", ["Skirmish-5m_vs_3m-adv2-v0", "Skirmish-9m_vs_8m-adv1-v0"])
+def test_scripts_are_legal_and_independent_of_the_batch(name: str) -> None:
+    variant = mir2bench.spec(name)
+    phi = Partition.of(variant.n_agents, range(variant.n_adversaries))
+    engine = variant.engine_class
+    for traitor in engine.scripted_traitors:
+        adversary = make_attacker(traitor, variant).attack(
+            variant, make_scripted(variant, "focus"), phi, seed=0, budget=1
+        )
+        rollout(variant, make_scripted(variant, "focus"), phi, adversary, range(8))  # an illegal action raises
+    for team in sorted(set(engine.scripted_teams) - {"random"}):
+        policy = make_scripted(variant, team)
+        worlds = Worlds(variant, 6)
+        worlds.reset(seeds=list(range(6)))
+        carry = policy.initial_carry(6)
+        alone = [policy.initial_carry(1)] * 6
+        for _ in range(30):
+            obs, mask = worlds.engine.obs.copy(), worlds.engine.mask
+            assert mask is not None
+            single = []
+            for b in range(6):
+                one, alone[b] = policy.act(obs[b : b + 1], alone[b], mask[b : b + 1], rng=np.random.default_rng(0))
+                single.append(one)
+            actions, carry = policy.act(obs, carry, mask, rng=np.random.default_rng(0))
+            assert np.array_equal(actions, np.concatenate(single))
+            worlds.step(actions)
+            worlds.reset(np.flatnonzero(worlds.done))

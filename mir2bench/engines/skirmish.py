@@ -75,6 +75,7 @@ class SkirmishEngine:
         "rush": "mir2bench.engines.skirmish_traitors:RushTraitor",
         "block": "mir2bench.engines.skirmish_traitors:BlockTraitor",
         "hide": "mir2bench.engines.skirmish_traitors:HideTraitor",
+        "flank": "mir2bench.engines.skirmish_traitors:FlankTraitor",
     }
     drawing: ClassVar[str] = "mir2bench.engines.skirmish_drawing:draw"
 

@@ -36,3 +36,10 @@ class HideTraitor(ScriptedPolicy):
 
     def _choose(self, sight: Sight) -> np.ndarray:
         return sight.walk(np.broadcast_to(np.array([-2.0, -1.0]), (*sight.alive.shape, 2)))
+
+
+class FlankTraitor(ScriptedPolicy):
+    """Adversaries that run past the enemy to the north-eastern corner, and draw those who chase them away."""
+
+    def _choose(self, sight: Sight) -> np.ndarray:
+        return sight.walk(np.broadcast_to(np.array([2.0, 1.0]), (*sight.alive.shape, 2)))

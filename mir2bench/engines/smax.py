@@ -58,7 +58,7 @@ class SmaxEngine:
     }
     planted: ClassVar[str] = ""
     scripted_traitors: ClassVar[Mapping[str, str]] = {}
-    drawing: ClassVar[str] = "mir2bench.engines.skirmish_drawing:draw"
+    drawing: ClassVar[str] = "mir2bench.engines.skirmish_drawing:draw_open"
 
     def __init__(self, batch: int, n_agents: int, *, enemies: int, threads: int | None = None) -> None:
         layout = self.layout(n_agents, enemies)
