@@ -78,7 +78,8 @@ def win_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[tuple[str,
         return [], []
     names = sorted(arms, key=lambda a: (a != CLEAN, a == WORST, a == TRANSFER, a))
     rows = [[(name, ""), *(_wins(entry["arms"].get(a)) for a in names)] for name, entry in entries.items()]
-    return ["defender", *({CLEAN: "clean", WORST: "worst attacker"}.get(a, a) for a in names)], rows
+    titles = {CLEAN: "clean", WORST: "worst attacker"}
+    return ["defender", *(titles.get(str(a), str(a)) for a in names)], rows
 
 
 def _wins(values: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -200,7 +201,9 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
             _print_table(console, "Mean team return under each attacker", header, means)
         header, rows = win_rows(result)
         if header:
-            _print_table(console, "Win rate with 95% intervals", header, rows)
+            ends = (1, len(header) - 1)  # clean and worst; the report has all intervals
+            rows = [[cell if i in ends else (cell[0], "") for i, cell in enumerate(row)] for row in rows]
+            _print_table(console, "Win rate", header, rows)
         console.print(
             f"floor {number(result['floor'])} (score 0), ceiling {number(result['ceiling'])} (score 1)", style="dim"
         )
