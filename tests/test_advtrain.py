@@ -215,7 +215,7 @@ def test_training_is_deterministic_and_ships_its_adversary(recurrent: bool) -> N
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("attacked", 2.0, "attacked is a share from 0 to 1 and adversary_lr is above 0, but they are 2.0 and 0.001"),
+        ("attacked", 2.0, "attacked is a share from 0 to 1 and adversary_lr is above 0, but they are 2.0 and 0.0003"),
         ("adversary_lr", 0.0, "attacked is a share from 0 to 1 .* but they are 0.5 and 0.0"),
         ("attacked", -0.5, "attacked must be a finite number of 0 or more, but it is -0.5"),
         ("attacked", float("nan"), "attacked must be a finite number of 0 or more, but it is nan"),
