@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from evaluation_stubs import (
     ATTACKER,
@@ -27,6 +28,7 @@ from mir2bench.errors import ConfigError, PolicyError, UnknownNameError
 from mir2bench.evaluation import jobs as jobs_module
 from mir2bench.evaluation import protocol
 from mir2bench.evaluation.contenders import Contender, hash_folder, resolve_configs, resolve_contenders
+from mir2bench.evaluation.figures import mean_curve
 from mir2bench.evaluation.jobs import Job, plan
 from mir2bench.evaluation.protocol import (
     BUDGETS,
@@ -439,3 +441,9 @@ class TestContenders:
         save_policy(adversary, tmp_path / "adversary", variant=tally(), algorithm="x", config={}, seed=0)
         with pytest.raises(PolicyError, match="holds a policy of 1 adversaries, not a team of 2"):
             resolve_contenders([], [tmp_path / "adversary"], [], [0], [tally()])
+
+
+def test_curves_that_report_at_different_steps_are_averaged_where_they_stand() -> None:
+    rows = [(0, "10", 0, 10, 4.0), (0, "10", 0, 30, 2.0), (1, "10", 0, 20, 8.0), (1, "10", 0, 40, 6.0)]
+    curves = pd.DataFrame(rows, columns=pd.Index(["seed", "phi", "restart", "steps", "value"]))
+    assert mean_curve(curves).to_dict() == {20: 6.0, 30: 5.0, 40: 4.0}

@@ -303,6 +303,16 @@ def training(curves: pd.DataFrame, outcomes: Sequence[Outcome], spec: VariantSpe
     return figure
 
 
+def mean_curve(curves: pd.DataFrame) -> pd.Series:
+    """Return the mean of attacks' curves by steps; each holds its last value until its next report.
+
+    Args:
+        curves: columns seed, phi, restart, steps, value; attacks may report at different steps.
+    """
+    wide: Any = curves.pivot_table(index="steps", columns=["seed", "phi", "restart"], values="value").ffill()
+    return wide.dropna().mean(axis=1)
+
+
 def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome], summary: Mapping[str, Any]) -> Figure:
     """Attacked returns during the attackers' training: a panel for each defender, a color and dash per attacker."""
     names = [o for o in outcomes if (curves["defender"] == o.defender).any()]
@@ -317,7 +327,7 @@ def attack_budget(curves: pd.DataFrame, outcomes: Sequence[Outcome], summary: Ma
             color, lines = PALETTE[(1, 3, 4, 5)[i % 4]], select(of_defender, attacker=attacker)
             for _, line in lines.groupby(["seed", "phi", "restart"]):
                 panel.plot(line["steps"], line["value"], color=color, linestyle=_dash(i), linewidth=0.6, alpha=0.3)
-            mean = lines.groupby("steps")["value"].mean()
+            mean = mean_curve(lines)
             panel.plot(
                 mean.index, mean.to_numpy(), color=color, linestyle=_dash(i), linewidth=2.2, label=f"{attacker}, mean"
             )
