@@ -174,6 +174,9 @@ class Intervening:
         self.batches.append(batch)
         return {}
 
+    def anneal(self, done: float) -> None:
+        pass
+
     def diagnose(self, batch: Batch) -> dict[str, Any]:
         return {}
 
