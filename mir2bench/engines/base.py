@@ -27,6 +27,8 @@ class Layout:
         discrete: whether one action is an integer in [0, A) rather than A numbers in [-1, 1].
         action_fields: A names.
         obs_low, obs_high: O bounds of an observation, inclusive; () where there are none.
+        actuators: for worlds whose agents move different things, what each agent's actions move, N tuples of at most A
+            names; an agent's actions beyond its own do nothing. () for all others.
     """
 
     n_agents: int
@@ -37,6 +39,7 @@ class Layout:
     action_fields: tuple[str, ...]
     obs_low: tuple[float, ...] = ()
     obs_high: tuple[float, ...] = ()
+    actuators: tuple[tuple[str, ...], ...] = ()
 
     @property
     def obs_dim(self) -> int:
