@@ -19,7 +19,8 @@ Examples:
   python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 3
   python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 0001000000 --attacker flee
   python -m mir2bench.attack --policy runs/maddpg-3/bundle --phi 3 --attacker sb3-ppo --set gamma=0.99
-  python -m mir2bench.attack --policy scripted:centroid --env Rendezvous10-adv2-v0 --phi 2,5 --budget 200000"""
+  python -m mir2bench.attack --policy scripted:centroid --env Rendezvous10-adv2-v0 --phi 2,5 --budget 200000
+  python -m mir2bench.attack --policy scripted:gallop --env MAMujoco-HalfCheetah2x3-adv1-v0 --phi 0 --reward forward"""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Options:
     """Variant; the default is what the policy was trained on."""
     attacker: str = "learned"
     """Attacker: learned, sb3-ppo, greedy, random, idle, a scripted traitor of the family, or package.module:Class."""
+    reward: str | None = None
+    """Reward channel of the world that the attacker minimizes; the default is the variant's."""
     seed: int = 0
     """Determines everything that the attacker draws."""
     budget: str = "quick"
@@ -58,6 +61,8 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     from mir2bench.partition import Partition
 
     variant, team = load_team(options.policy, options.env)
+    if options.reward is not None:
+        variant = dataclasses.replace(variant, attack_reward=options.reward)
     phi = parse_phi(options.phi, variant.n_agents, variant.n_adversaries)
     check_attack(options.attacker, variant, phi)
     steps = parse_steps(options.budget, lambda name: get_budget(name).attack_steps)

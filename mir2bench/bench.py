@@ -6,12 +6,13 @@ drifts still gives honest ratios.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,9 @@ from mir2bench import cli
 from mir2bench.engines.base import Worlds, ready_variants
 from mir2bench.errors import ConfigError
 from mir2bench.registration import VariantSpec, spec
+
+PEER_BATCH = 64
+"""Worlds in one batch when others' simulations are compared with ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +61,21 @@ def compare(work: dict[str, Callable[[], float]], unit: str, rounds: int) -> lis
 
 
 def bench_engines(variants: list[VariantSpec], rounds: int) -> list[Figure]:
-    """Measure environment steps per second of worlds by batch, and of the Gymnasium views, with random actions.
+    """Measure environment steps per second of worlds by batch, of the Gymnasium views, and of others' simulations.
 
-    Where actions may be illegal, choosing legal ones is part of the measured work.
+    Actions are random. Where they may be illegal, choosing legal ones is part of the measured work.
     """
     import gymnasium
 
     work: dict[str, Callable[[], float]] = {}
     for variant in variants:
-        for batch in (1, 32, 512, 1024):
+        for batch in (1, 32, PEER_BATCH, 512, 1024):
             worlds = Worlds(variant, batch)
             worlds.reset(seeds=range(batch))
             work[f"{variant.id} worlds, batch {batch}"] = _rate(_step_worlds(worlds, _player(variant, batch)), batch)
         work[f"{variant.id} gymnasium.make"] = _rate(_step_env(gymnasium.make(variant.id), _player(variant, 1)), 1)
+        for name, step in _peers(variant):
+            work[f"{variant.id} {name}, {PEER_BATCH} worlds"] = _rate(step, PEER_BATCH)
         vector = gymnasium.make_vec(variant.id, num_envs=256)
         work[f"{variant.id} gymnasium.make_vec, 256 worlds"] = _rate(_step_vector(vector, _player(variant, 256)), 256)
     return compare(work, "environment steps/s", rounds)
@@ -92,6 +98,16 @@ def bench_training(variants: list[VariantSpec], rounds: int) -> list[Figure]:
             if on_backbone(name)
         }
         return compare(work, "ms/update", rounds)
+
+
+def _peers(variant: VariantSpec) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the other simulations of a world that are installed here."""
+    for name, reference in getattr(variant.engine_class, "peers", {}).items():
+        module, _, function = reference.partition(":")
+        try:
+            yield name, getattr(importlib.import_module(module), function)(variant, PEER_BATCH)
+        except ImportError:
+            continue
 
 
 def _player(variant: VariantSpec, batch: int) -> Callable[[np.ndarray | None], np.ndarray]:
@@ -136,7 +152,7 @@ def _step_vector(vector: Any, player: Callable[[np.ndarray | None], np.ndarray])
     return step
 
 
-def _rate(step: Callable[[], None], batch: int) -> Callable[[], float]:
+def _rate(step: Callable[[], object], batch: int) -> Callable[[], float]:
     """Return a function that steps for about 0.2 s and tells the environment steps per second."""
 
     def measure() -> float:

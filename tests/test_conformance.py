@@ -141,7 +141,11 @@ def test_seeds_rule_whole_episodes_of_the_parallel_view(id: str) -> None:
         env, rng = mir2bench.parallel_env(id), np.random.default_rng(0)
 
         def action() -> Any:
-            return rng.integers(layout.action_dim) if layout.discrete else rng.uniform(-1, 1, layout.action_dim).astype(np.float32)
+            return (
+                rng.integers(layout.action_dim)
+                if layout.discrete
+                else rng.uniform(-1, 1, layout.action_dim).astype(np.float32)
+            )
 
         played: list[list[Any]] = []
         for episode in range(2):

@@ -262,8 +262,11 @@ def test_results_do_not_depend_on_batch_or_threads() -> None:
 
 def test_an_unstable_simulation_ends_its_world_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log there
-    for engine, args in (("mamujoco:MamujocoEngine", ("HalfCheetah", "2x3", 2)), ("mamujoco:MamujocoEngine", ("Ant", "4x2", 4)),
-                         ("mamujoco_robotics:RoboticsEngine", ("Hopper", "3x1", 3))):  # fmt: skip
+    for engine, args in (
+        ("mamujoco:MamujocoEngine", ("HalfCheetah", "2x3", 2)),
+        ("mamujoco:MamujocoEngine", ("Ant", "4x2", 4)),
+        ("mamujoco_robotics:RoboticsEngine", ("Hopper", "3x1", 3)),
+    ):
         worlds, calm = Worlds(spec_of(engine, *args), 3), Worlds(spec_of(engine, *args), 3)
         for each in (worlds, calm):
             each.reset(seeds=range(3))

@@ -238,6 +238,13 @@ def test_a_crash_truncates_and_is_counted(game: type[StarCraft2Env], kind: str) 
     assert worlds.engine.channels["restarts"].tolist() == [0.0, 0.0]
 
 
+def test_an_evaluation_counts_the_episodes_it_lost(game: type[StarCraft2Env]) -> None:
+    variant = mir2bench.spec("SMAC-3m-adv0-v0")
+    game.crashes[:] = [(3, "report")]
+    assert rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2)).lost == 1
+    assert rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2)).lost == 0
+
+
 def test_a_game_that_does_not_start_is_tried_again_and_then_given_up(game: type[StarCraft2Env]) -> None:
     worlds = Worlds(mir2bench.spec("SMAC-3m-adv0-v0"), 1)
     game.fail_to_launch = 2

@@ -79,6 +79,9 @@ class Engine(Protocol):
             left out, for all others.
         drawing: "module:function" that renders one world. The module may also offer `draw_trajectories`, see
             `views.common.DrawTrajectories`.
+        peers: name -> "module:function" of other simulations of the same world, to compare speeds with: from the
+            variant and B the function makes one that steps B worlds, or raises ImportError. Empty, or left out, where
+            there are none.
     """
 
     obs: np.ndarray
@@ -93,6 +96,7 @@ class Engine(Protocol):
     scripted_traitors: ClassVar[Mapping[str, str]]
     external: ClassVar[bool] = False
     drawing: ClassVar[str]
+    peers: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def layout(cls, n_agents: int, **engine_args: Any) -> Layout:

@@ -1,13 +1,13 @@
 """Multi-agent MuJoCo: one robot whose joints are divided among N agents, many robots at once.
 
 The meaning of every number is that of Gymnasium-Robotics' MaMuJoCo v1 (which stands on Gymnasium's -v5 robots): from
-equal positions, velocities and actions both give the same observations, states, rewards and ends. It differs in what
-can be chosen: `torso=False` hides the torso from all agents, as in the paper (its `global_categories=()`).
+equal positions, velocities and actions both give the same observations, states, rewards and ends. `torso=False` hides
+the torso from all agents, as in the paper (there it is `global_categories=()`).
 
-Observation of agent i: angle and velocity of each own joint, sorted by the joints' names (Ant: also the contact forces on
-the bodies that the joint connects); angles of all joints up to `agent_obsk` links away, nearest first; the torso's
-positions and velocities, unless hidden; the agent id. Agents with fewer joints than others see 0 in their places. State:
-what Gymnasium's robot observes.
+Observation of agent i: angle and velocity of each own joint, sorted by the joints' names (Ant: also the contact forces
+on the bodies that the joint connects); angles of all joints up to `agent_obsk` links away, nearest first; the torso's
+positions and velocities, unless hidden; the agent id. Agents with fewer joints than others see 0 in their places.
+State: what Gymnasium's robot observes.
 
 Reward: forward speed in m/s + survival reward if healthy - control cost - contact cost. Termination: unhealthy.
 
@@ -64,6 +64,12 @@ class MamujocoEngine:
         "oscillate": "mir2bench.engines.mamujoco_scripted:OscillateTraitor",
     }
     drawing: ClassVar[str] = "mir2bench.engines.mamujoco_drawing:draw"
+    peers: ClassVar[Mapping[str, str]] = {
+        "Gymnasium-Robotics": "mir2bench.engines.mamujoco_peers:gymnasium_robotics",
+        "EnvPool": "mir2bench.engines.mamujoco_peers:envpool",
+        "bare mujoco.batch": "mir2bench.engines.mamujoco_peers:bare_batch",
+        "bare mj_step": "mir2bench.engines.mamujoco_peers:bare_step",
+    }
 
     def __init__(
         self,
@@ -162,7 +168,7 @@ class MamujocoEngine:
         np.subtract(place, self._x, out=forward)
         forward /= robot.seconds
         self._x[:] = place
-        np.einsum("bu,bu->b", physics.ctrl, physics.ctrl, out=control)
+        np.einsum("ba,ba->b", physics.ctrl, physics.ctrl, out=control)
         control *= -robot.control_cost
         if robot.heights is not None:
             healthy = self._healthy()
@@ -238,7 +244,8 @@ def check_start(initial_state: Any, sizes: Mapping[str, int]) -> tuple[np.ndarra
     if not isinstance(initial_state, Mapping) or set(initial_state) != set(sizes):
         got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
         raise StateError(
-            f'initial_state must be {{"qpos": ({sizes["qpos"]},), "qvel": ({sizes["qvel"]},)}} here, but it holds {got}.'
+            f'initial_state must be {{"qpos": ({sizes["qpos"]},), "qvel": ({sizes["qvel"]},)}} here, but it '
+            f"holds {got}."
         )
     values = []
     for name, size in sizes.items():

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo does not tell type checkers what it holds.
 """Pictures of MuJoCo's robots: each agent's limbs in blue, adversaries' in red. Needs no screen, but OSMesa or EGL."""
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""MuJoCo for a batch of B equal robots: positions and velocities in, one step of the world, positions and velocities out.
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo does not tell type checkers what it holds.
+"""MuJoCo for a batch of B equal robots: set positions and velocities, advance by one step of the world, read them.
 
 Both ways carry the solver's warm start from step to step, so that every world is to the last bit what one `MjData`
 stepped by itself would be, however many threads share the batch.
@@ -123,7 +125,7 @@ class ForceSimulations(Simulations):
         self._data = [mujoco.MjData(self._model) for _ in range(batch)]
         self.qpos, self.qvel = np.zeros((batch, self._model.nq)), np.zeros((batch, self._model.nv))
         self.ctrl, self.torso = np.zeros((batch, self._model.nu)), np.zeros((batch, 3))
-        self.forces = np.zeros((batch, robot.bodies, 6))
+        self.forces = self._forces = np.zeros((batch, robot.bodies, 6))
         self.unstable = np.zeros(batch, dtype=bool)
         edges = np.linspace(0, batch, threads + 1).astype(int).tolist()
         self._slices = list(itertools.pairwise(edges))
@@ -155,5 +157,5 @@ class ForceSimulations(Simulations):
 
     def _read(self, world: int, data: Any) -> None:
         self.qpos[world], self.qvel[world] = data.qpos, data.qvel
-        self.torso[world], self.forces[world] = data.xpos[1], data.cfrc_ext[1:]
+        self.torso[world], self._forces[world] = data.xpos[1], data.cfrc_ext[1:]
         self.unstable[world] = gave_up(data)

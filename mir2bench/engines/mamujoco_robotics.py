@@ -1,9 +1,9 @@
 """Every scenario of Gymnasium-Robotics' MaMuJoCo v1 behind our interface, one world after the other in Python.
 
-For robots that `mamujoco.MamujocoEngine` simulates, both engines give the same numbers, and this one is far slower; it is
-there for all the others, and as the reference of the batched one. Actions in [-1, 1] are stretched to each actuator's
-range. Observations: the joints that an agent sees, the torso (unless hidden), the agent id; agents that see less than
-others, or move less, have their places filled with 0 and their further actions ignored.
+For robots that `mamujoco.MamujocoEngine` simulates, both engines give the same numbers, and this one is far slower; it
+is there for all the others, and as the reference. Actions in [-1, 1] are stretched to the range of each actuator.
+Observations: the joints that an agent sees, the torso (unless hidden), the agent id; agents that see less than others,
+or move less, have their places filled with 0 and their further actions ignored.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 
 from mir2bench.errors import SpecError, unknown_name
 
@@ -98,7 +99,7 @@ class Robot:
         return self.torso_positions[self.unseen :]
 
 
-_PLANAR = {"torso_positions": ("x", "z", "pitch"), "torso_velocities": ("x", "z", "pitch")}
+_PLANAR = ("x", "z", "pitch")
 _LEGS = ("thigh", "shin", "foot")
 _BACK, _FRONT = tuple(f"b{part}" for part in _LEGS), tuple(f"f{part}" for part in _LEGS)
 _HOPPER = ("thigh_joint", "leg_joint", "foot_joint")
@@ -106,7 +107,7 @@ _RIGHT, _LEFT = _HOPPER, ("thigh_left_joint", "leg_left_joint", "foot_left_joint
 
 
 def _chain(*joints: str) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(joints[:-1], joints[1:], strict=True))
+    return tuple(pairwise(joints))
 
 
 def _leg(*numbers: int) -> tuple[str, ...]:
@@ -126,7 +127,8 @@ ROBOTS = {
         survival=0.0,
         normal_velocities=True,
         noise=0.1,
-        **_PLANAR,
+        torso_positions=_PLANAR,
+        torso_velocities=_PLANAR,
     ),
     "Ant": Robot(
         model="ant.xml",
@@ -168,7 +170,8 @@ ROBOTS = {
         heights=(0.7, float("inf")),
         angles=(-0.2, 0.2),
         others=(-100.0, 100.0),
-        **_PLANAR,
+        torso_positions=_PLANAR,
+        torso_velocities=_PLANAR,
     ),
     "Walker2d": Robot(
         model="walker2d_v5.xml",
@@ -181,7 +184,8 @@ ROBOTS = {
         clips_velocity=True,
         heights=(0.8, 2.0),
         angles=(-1.0, 1.0),
-        **_PLANAR,
+        torso_positions=_PLANAR,
+        torso_velocities=_PLANAR,
     ),
 }
 
@@ -299,11 +303,7 @@ def _own_names(robot: Robot, own: list[str], width: int) -> Iterator[str]:
 def state_fields(robot: Robot) -> tuple[str, ...]:
     """Return the names of the S numbers of the state."""
     velocities = (*(f"torso_{name}" for name in robot.torso_velocities), *robot.joints)
-    forces = [
-        f"force_{body}_{axis}"
-        for body in range(1, robot.bodies + 1)
-        for axis in FORCE_AXES
-    ]
+    forces = [f"force_{body}_{axis}" for body in range(1, robot.bodies + 1) for axis in FORCE_AXES]
     return (
         *(f"torso_{name}" for name in robot.seen_positions()),
         *(f"angle_{joint}" for joint in robot.joints),

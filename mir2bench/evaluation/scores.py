@@ -97,6 +97,11 @@ def _played(jobs: Iterable[Job], store: Store) -> Iterator[tuple[Job, dict[str, 
         yield job, result
 
 
+def count_lost(jobs: Iterable[Job], store: Store) -> int:
+    """Return how many episodes played so far were cut short by a crash or an unstable simulation."""
+    return sum(int(episodes.get("lost", 0)) for _, episodes in _played(jobs, store) if episodes is not None)
+
+
 def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """Return the rows whose columns have the given values."""
     rows: Any = table

@@ -24,7 +24,8 @@ from mir2bench.evaluation.files import plain, settle_folder, storage_error, stor
 from mir2bench.evaluation.jobs import Job, digest
 
 RESULT = "episodes.json"
-"""What a roll-out writes: lists "return", "length" and "won" (or null) over its episodes, or `NOT_APPLICABLE`."""
+"""What a roll-out writes: lists "return", "length" and "won" (or null) over its episodes, and "lost", how many of them
+a crash cut short, if any; or `NOT_APPLICABLE`."""
 NOT_APPLICABLE = "not_applicable"
 """Key of the reason why an attacker cannot play against a team."""
 _CARD = "job.json"

@@ -27,6 +27,7 @@ from mir2bench.evaluation.scores import (
     collect_curves,
     collect_scores,
     compute_time,
+    count_lost,
     environment,
     select,
 )
@@ -239,6 +240,7 @@ class Study:
             "board_reason": why_not,
             **gaps,
             "results": [summarize(outcomes[v.id], v, select(attacks, variant=v.id)) for v in self.variants],
+            "lost_episodes": count_lost(jobs, store),
             "bundles": self._bundles(jobs, store),
             "time": {**compute_time(jobs, store), "last_session_wall_s": round(seconds, 3)},
             **environment(),

@@ -209,6 +209,14 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
         )
         for note in notes(result):
             console.print(f"* {note}", highlight=False)
+    if summary.get("lost_episodes"):
+        console.print(
+            f"\n{summary['lost_episodes']} episodes were cut short by a crash or an unstable simulation; they count as "
+            "they stood then.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if line := shortfall(summary):
         console.print(f"\nIncomplete: {escape(line)}", style="red", highlight=False, soft_wrap=True)
     if not summary["board"]:

@@ -150,6 +150,7 @@ def _rollout(store: Store, job: Job, folder: Path, report: Callback | None) -> N
         "return": episodes.returns.tolist(),
         "length": episodes.lengths.tolist(),
         "won": None if episodes.won is None else episodes.won.tolist(),
+        **({"lost": episodes.lost} if episodes.lost else {}),
     }
     write_json(folder / RESULT, result, indent=None, sync=False)
 

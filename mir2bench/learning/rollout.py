@@ -27,11 +27,13 @@ class Episodes:
         returns: (E,) float64, undiscounted sum of the team's reward.
         lengths: (E,) int64, steps.
         won: (E,) bool, or None in families without a `won` channel.
+        lost: how many episodes a crash or an unstable simulation cut short.
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     won: np.ndarray | None
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def rollout(
     returns = np.zeros(batch)
     lengths = np.zeros(batch, dtype=np.int64)
     won = np.zeros(batch, dtype=bool) if "won" in engine.channels else None
-    active = np.ones(batch, dtype=bool)
+    active, lost = np.ones(batch, dtype=bool), 0
     while True:
         # Copies, since the engine overwrites its arrays and a policy may keep what it was given.
         obs, mask = engine.obs.copy(), None if engine.mask is None else engine.mask.copy()
@@ -144,9 +146,11 @@ def rollout(
         ended = worlds.done & active
         if won is not None:
             won[ended] = engine.channels["won"][ended] > 0
+        if (interrupted := getattr(engine, "interrupted", None)) is not None:
+            lost += int(interrupted[ended].sum())
         active &= ~ended
         if not active.any():
-            return Episodes(returns, lengths, won)
+            return Episodes(returns, lengths, won, lost)
         # Only first episodes count, but no engine need step a world that has ended.
         over = np.flatnonzero(worlds.done)
         if over.size:
