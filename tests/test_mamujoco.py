@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.seeding import np_random
 
 import mir2bench
+from mir2bench.attackers import make_attacker
+from mir2bench.engines import mamujoco_drawing
 from mir2bench.engines.base import Worlds
 from mir2bench.engines.mamujoco import MamujocoEngine
 from mir2bench.engines.mamujoco_physics import without_warnings
 from mir2bench.engines.mamujoco_robotics import PARTITIONS, RoboticsEngine
 from mir2bench.engines.mamujoco_robots import ROBOTS
-from mir2bench.errors import ActionError, SpecError, StateError
+from mir2bench.engines.mamujoco_scripted import FreezeTraitor
+from mir2bench.errors import ActionError, MissingDependencyError, SpecError, StateError
+from mir2bench.evaluation.contenders import make_scripted
+from mir2bench.learning.rollout import rollout
+from mir2bench.partition import Partition
+from mir2bench.policies import build_scripted
 from mir2bench.registration import Anchor, VariantSpec
 from mir2bench.testing import check_env
 
@@ -233,6 +243,93 @@ def test_sizes(scenario: str, partition: str, obs: int, state: int, actions: int
     assert (layout.obs_dim, layout.state_dim, layout.action_dim) == (obs, state, actions)
 
 
+def test_what_the_documentation_shows(fresh_registry: None, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "mamujoco.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code, {})
+    (table,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "swimmers.toml").write_text(table)
+    ids = mir2bench.register(tmp_path / "swimmers.toml")
+    assert ids == ["mir2bench/Swimmer2x1-adv0-v0", "mir2bench/Swimmer2x1-adv1-v0"]
+    assert mir2bench.spec(ids[1]).layout.actuators == (("rot2",), ("rot3",))
+    for variant in map(mir2bench.spec, mir2bench.list_variants(family="MAMujoco")):
+        if variant.n_adversaries:
+            continue
+        world, layout = variant.id.removeprefix("mir2bench/").removesuffix("-adv0-v0"), variant.layout
+        sizes = f"{layout.obs_dim - layout.n_agents} + {layout.n_agents}, {layout.state_dim}"
+        (row,) = re.findall(rf"^\| `{world}` .*$", text, re.MULTILINE)
+        assert f"| {layout.n_agents} " in row
+        assert f", {layout.action_dim} torque" in row
+        assert f"| {sizes} |" in row
+        assert f"| {variant.floor.score:,.0f} to {variant.ceiling.score:,.0f} |" in row
+
+
+# --- scripted policies and pictures ---
+
+
+def play(variant: str, team: str, adversary: str = "", phi: tuple[int, ...] = (), episodes: int = 4) -> float:
+    spec = mir2bench.spec(variant)
+    against = make_attacker(adversary, spec).attack(spec, None, Partition(phi), seed=0, budget=1) if adversary else None
+    return rollout(
+        spec, make_scripted(team, spec), Partition(phi or (0,) * spec.n_agents), against, range(episodes)
+    ).returns.mean()
+
+
+def test_the_gallop_runs_and_the_traitors_stop_it() -> None:
+    id = "MAMujoco-HalfCheetah2x3-adv1-v0"
+    clean = play(id, "gallop")
+    assert clean > 2000
+    for phi in ((1, 0), (0, 1)):
+        for traitor in ("backward", "freeze", "oscillate"):
+            assert play(id, "gallop", traitor, phi) < clean / 2, (traitor, phi)
+
+
+@pytest.mark.parametrize("id", [i for i in mir2bench.list_variants(family="MAMujoco") if "-adv1" in i])
+def test_every_robot_has_all_scripted_policies(id: str) -> None:
+    spec = mir2bench.spec(id)
+    for kind in ("scripted_teams", "scripted_traitors"):
+        for name, target in getattr(spec.engine_class, kind).items():
+            policy = build_scripted(target, spec)
+            obs = np.zeros((2, spec.n_agents, spec.layout.obs_dim), np.float32)
+            obs[:, :, -spec.n_agents :] = np.eye(spec.n_agents)
+            actions, _ = policy.act(obs, policy.initial_carry(2), rng=np.random.default_rng(0))
+            assert actions.shape == spec.layout.action_shape(2), name
+
+
+def test_frozen_joints_oppose_their_movement() -> None:
+    spec = mir2bench.spec("MAMujoco-HalfCheetah2x3-adv1-v0")
+    policy = FreezeTraitor(spec.layout)
+    obs = np.zeros((1, 1, 9), np.float32)
+    obs[0, 0] = [0, 0.1, 0, 0.2, 0, 0.3, 0, 0, 1]  # the front leg's foot, shin and thigh turn
+    actions, _ = policy.act(obs, policy.initial_carry(1), rng=np.random.default_rng(0))
+    assert actions[0, 0] == pytest.approx([-0.3, -0.2, -0.1])  # thigh, shin, foot
+
+
+def test_adversaries_are_red() -> None:
+    env = gymnasium.make("mir2bench/MAMujoco-HalfCheetah2x3-adv1-v0", render_mode="rgb_array")
+
+    def reds(phi: tuple[int, ...]) -> np.ndarray:
+        env.reset(seed=0, options={"phi": phi})
+        frame: Any = env.render()
+        assert (frame.shape, frame.dtype) == ((320, 480, 3), np.uint8)
+        return np.argwhere((frame[..., 0] > 80) & (frame[..., 0] > 2.0 * frame[..., 1:].max(axis=-1)))
+
+    try:
+        back, front = reds((1, 0)), reds((0, 1))
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    assert len(back) > 100
+    assert len(front) > 100
+    assert back[:, 1].mean() < front[:, 1].mean() - 50  # it looks to the right
+
+
+def test_a_machine_that_cannot_draw_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamujoco_drawing, "find_library", lambda name: None)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    with pytest.raises(MissingDependencyError, match="needs OSMesa or EGL.*apt install libosmesa6"):
+        mamujoco_drawing._context.__wrapped__()
+
+
 # --- batches, starts, and what goes wrong ---
 
 
@@ -290,8 +387,6 @@ def test_an_unstable_simulation_ends_its_world_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_a_seed_starts_where_gymnasium_starts() -> None:
-    import gymnasium
-
     for scenario, partition in CASES:
         env = gymnasium.make(f"{scenario}-v5").unwrapped
         expected, _ = env.reset(seed=7)
