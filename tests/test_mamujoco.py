@@ -271,7 +271,7 @@ def play(variant: str, team: str, adversary: str = "", phi: tuple[int, ...] = ()
     spec = mir2bench.spec(variant)
     against = make_attacker(adversary, spec).attack(spec, None, Partition(phi), seed=0, budget=1) if adversary else None
     return rollout(
-        spec, make_scripted(team, spec), Partition(phi or (0,) * spec.n_agents), against, range(episodes)
+        spec, make_scripted(spec, team), Partition(phi or (0,) * spec.n_agents), against, range(episodes)
     ).returns.mean()
 
 
