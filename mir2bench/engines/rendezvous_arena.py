@@ -41,8 +41,9 @@ _LARGEST = {"body_radius": 10.0, "delay": 1.0, "noise": 10.0}  # of any other nu
 class Conditions:
     """What a real arena adds; defaults are those of the registered worlds.
 
-    The robot's size is the maker's (GCtronic: 70 mm in diameter). The others are assumptions, not measurements: no
-    robots were at hand. Each is argued below, and `noise` scales them all, to see how much depends on them.
+    The robot's size is that on e-puck.org: 70 mm in diameter, wheels of 41 mm. The others are assumptions, not
+    measurements: no robots were at hand. Each is argued below, and `noise` scales them all, to see how much depends on
+    them.
 
     Attributes:
         body_radius: cm. 0 lets robots pass through each other and half over the walls.

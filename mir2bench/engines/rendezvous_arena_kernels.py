@@ -79,7 +79,9 @@ def drive(
         late: sub-steps until a command reaches the wheels.
         body: radius of the robots in cm; 0 for none.
     """
-    halves = 0.5 * wheels[:, first:last]  # faulty wheels may be faster than `advance` lets them: half of twice the speed
+    halves = (
+        0.5 * wheels[:, first:last]
+    )  # faulty wheels may be faster than `advance` lets them: half of twice the speed
     for k in range(substeps):
         age = (late - k + substeps - 1) // substeps if k < late else 0
         advance(
