@@ -148,7 +148,14 @@ class RendezvousArenaEngine(RendezvousEngine):
         return RendezvousEngine.layout(n_agents)
 
     def reset(self, worlds: Sequence[int], generators: Sequence[np.random.Generator], initial_state: Any) -> None:
-        """Place the robots as in rendezvous, then push overlapping bodies apart; see `RendezvousEngine.reset`."""
+        """Place the robots as in rendezvous, then push overlapping bodies apart; see `RendezvousEngine.reset`.
+
+        `initial_state` may also hold "camera", (N, 3) like "poses": where the camera sees the robots at first.
+        """
+        camera = None
+        if isinstance(initial_state, Mapping) and set(initial_state) == {"poses", "camera"} and self.conditions.random:
+            camera = self._check_start({"poses": initial_state["camera"]})
+            initial_state = {"poses": initial_state["poses"]}
         super().reset(worlds, generators, initial_state)
         if self.conditions.plain:
             return
@@ -161,7 +168,14 @@ class RendezvousArenaEngine(RendezvousEngine):
             if self.conditions.random:
                 self._gains[world] = 1.0 + self.conditions.calibration * generator.standard_normal((n, 2))
                 self._look(slice(world, world + 1), generator.standard_normal((1, n, 3)), np.ones((1, n), dtype=bool))
+            if camera is not None:
+                self._seen[world] = camera
             self._observe(world, world + 1)
+
+    def snapshot(self, world: int) -> dict[str, np.ndarray]:
+        """Return {"poses": (N, 3)} of one world, and what the camera saw, {"camera": (N, 3)}, where it errs; copies."""
+        seen = {"camera": self._seen[world].copy()} if self.conditions.random else {}
+        return {**super().snapshot(world), **seen}
 
     def step(self, actions: np.ndarray) -> None:
         """Advance all worlds by 0.1 s; `actions` is (B, N, 2)."""
