@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import mir2bench
 from mir2bench.cli import run
 from mir2bench.content import content_dir
 from mir2bench.engines.base import Worlds
+from mir2bench.export import main as export_main
 from mir2bench.transfer import main
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -72,7 +71,7 @@ def test_the_robots_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (export,) = blocks("bash")
     words = export.replace("python -m mir2bench.export", "").replace("baselines", str(content_dir("baselines"))).split()
     monkeypatch.chdir(tmp_path)
-    subprocess.run([sys.executable, "-m", "mir2bench.export", *words], check=True, capture_output=True)
+    assert run(export_main, prog="export", args=words) == 0
     space: dict = {}
     for code in blocks("python"):
         exec(compile(code, "docs/robots.md", "exec"), space)
