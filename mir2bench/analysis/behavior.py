@@ -104,14 +104,15 @@ def check_options(options: Options) -> None:
 def watch(matches: Matches, team: Team, seeds: Sequence[int]) -> list[Episode]:
     """Play all episodes of one team: for each seed the clean one, then the attacked one."""
     n = matches.variant.n_agents
-    clean = _play(matches, team, CLEAN, Partition.of(n), None, seeds)
-    attacked = _play(matches, team, ATTACKED, matches.phi, matches.attack(team), seeds)
+    clean = play(matches, team, CLEAN, Partition.of(n), None, seeds)
+    attacked = play(matches, team, ATTACKED, matches.phi, matches.attack(team), seeds)
     return list(chain.from_iterable(zip(clean, attacked, strict=True)))
 
 
-def _play(
+def play(
     matches: Matches, team: Team, arm: str, phi: Partition, adversary: Policy | None, seeds: Sequence[int]
 ) -> list[Episode]:
+    """Play one episode per seed and keep every moment."""
     histories: list[list[dict[str, np.ndarray]]] = [[] for _ in seeds]
     rewards: list[np.ndarray] = []
 

@@ -77,6 +77,8 @@ class Engine(Protocol):
         scripted_traitors: name -> "module:Class" of scripted worst behaviors.
         external: whether each world is a program outside this process, too costly to be made by the hundred. False, or
             left out, for all others.
+        reached: function of phi (B, N) that tells in which worlds, (B,) bool, the team is where it wants to be now.
+            Left out where there is no such thing.
         drawing: "module:function" that renders one world. The module may also offer `draw_trajectories`, see
             `views.common.DrawTrajectories`.
         peers: name -> "module:function" of other simulations of the same world, to compare speeds with: from the
