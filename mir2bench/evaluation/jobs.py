@@ -13,7 +13,7 @@ from typing import Any
 import mir2bench
 from mir2bench.attackers import make_attacker
 from mir2bench.evaluation.contenders import Contender, scripted_class
-from mir2bench.evaluation.protocol import CLEAN, Budget, Draw, Protocol, attack_seed, transferred
+from mir2bench.evaluation.protocol import CLEAN, PUBLIC, Budget, Draw, Protocol, attack_seed, transferred
 from mir2bench.partition import Partition
 from mir2bench.registration import VariantSpec
 
@@ -73,13 +73,12 @@ def plan(
     budget: Budget,
     variants: Sequence[VariantSpec],
     contenders: Sequence[Contender],
-    draw: Draw | None = None,
+    draw: Draw = PUBLIC,
 ) -> list[Job]:
     """Return all jobs of a study: trainings first, then attacks, then roll-outs.
 
     Every job stands behind those it needs.
     """
-    draw = draw or Draw()
     jobs: list[Job] = []
     for variant in variants:
         phis = protocol.partitions(variant, budget, draw)

@@ -97,7 +97,7 @@ def get_budget(name: str) -> Budget:
 class Draw:
     """Where the random numbers of a study's attacks and evaluation episodes begin.
 
-    The default is what every study uses, known to all. Whoever must not be prepared for gives another.
+    The default, `PUBLIC`, is known to all. Whoever must not be prepared for gives another.
 
     Attributes:
         first_episode: seed of the first evaluation episode; the others count up from it.
@@ -112,9 +112,13 @@ class Draw:
     def __post_init__(self) -> None:
         if self.first_episode < _EVALUATION_SEED or self.first_attack < 0:
             raise ConfigError(
-                f"evaluation episodes start at seed {_EVALUATION_SEED} or above and attack seeds at 0 or above, so that "
-                f"no training seed can meet them, but they start at {self.first_episode} and {self.first_attack}."
+                f"evaluation episodes start at seed {_EVALUATION_SEED} or above and attack seeds at 0 or above, apart "
+                f"from all training seeds, but they start at {self.first_episode} and {self.first_attack}."
             )
+
+
+PUBLIC = Draw()
+"""What every study uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Protocol:
         """The attackers that may have a configuration."""
         return (*self.trained, *self.white_box)
 
-    def partitions(self, variant: VariantSpec, budget: Budget, draw: Draw | None = None) -> list[Partition]:
+    def partitions(self, variant: VariantSpec, budget: Budget, draw: Draw = PUBLIC) -> list[Partition]:
         """Return the partitions to attack, in lexicographic order; the same for every defender and seed.
 
         All N for one adversary, `sampled_partitions` distinct ones for more, none for the plain Dec-POMDP; of these
@@ -164,7 +168,7 @@ class Protocol:
         else:
             rng = np.random.default_rng(_PARTITION_SEED)
             chosen = sample_partitions(n, k, min(self.sampled_partitions, count_partitions(n, k)), rng)
-        if draw is not None and draw.partitions:
+        if draw.partitions:
             return [phi for phi in chosen if "".join(map(str, phi.phi)) in draw.partitions]
         return chosen[: budget.partitions]
 

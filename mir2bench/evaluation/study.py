@@ -20,7 +20,7 @@ from mir2bench.evaluation.files import plain, replace_file, write_json
 from mir2bench.evaluation.jobs import KINDS, Job, attacker_config, plan
 from mir2bench.evaluation.monitor import Monitor, default_console
 from mir2bench.evaluation.outcomes import tabulate
-from mir2bench.evaluation.protocol import BUDGETS, Budget, Draw, Protocol, get_budget, get_protocol
+from mir2bench.evaluation.protocol import BUDGETS, PUBLIC, Budget, Draw, Protocol, get_budget, get_protocol
 from mir2bench.evaluation.report import write_report
 from mir2bench.evaluation.scores import (
     collect_cells,
@@ -57,7 +57,7 @@ class Study:
     contenders: tuple[Contender, ...]
     protocol: Protocol
     budget: Budget
-    draw: Draw = Draw()
+    draw: Draw = PUBLIC
 
     @classmethod
     def resolve(
@@ -110,7 +110,7 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that determines the results, as plain data."""
-        drawn = {} if self.draw == Draw() else {"draw": dataclasses.asdict(self.draw)}
+        drawn = {} if self.draw == PUBLIC else {"draw": dataclasses.asdict(self.draw)}
         return {
             "mir2bench": mir2bench.__version__,
             "protocol": self.protocol.to_dict(),

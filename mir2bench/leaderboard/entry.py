@@ -306,7 +306,7 @@ class Verified(Scores):
     cells_total: Positive
     """Cells of the whole protocol; `cells` lists those that were attacked."""
     failures: Count = 0
-    """Evaluations that the policy failed, by an answer that cannot be played or none in time: they count as the floor."""
+    """Evaluations that the policy failed, by an answer that cannot be played or none in time: the floor counts."""
     episodes: File
 
     @model_validator(mode="after")
