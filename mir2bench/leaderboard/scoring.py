@@ -13,7 +13,6 @@ import pandas as pd
 from mir2bench.evaluation.jobs import digest
 from mir2bench.evaluation.outcomes import Outcome, tabulate
 from mir2bench.evaluation.protocol import CLEAN, ROBUST, WORST
-from mir2bench.evaluation.scores import select
 from mir2bench.evaluation.statistics import aggregates, attack_budget, clustered_interval
 from mir2bench.registration import VariantSpec
 
