@@ -28,6 +28,8 @@ FORMAT = 1
 """Version of `entry.json`."""
 ENTRY_FILE, POLICIES, REPORTED, VERIFIED, CHALLENGES = "entry.json", "policies", "reported", "verified", "challenges"
 EPISODES = "episodes.parquet"
+NAME = "[a-z0-9][a-z0-9-]{0,62}"
+"""Pattern of an entry's or a challenge's short name."""
 MAX_POLICY = 2**20  # bytes of one training seed's bundle, all files together
 MAX_ENTRY = 2**20  # bytes of entry.json
 MAX_EPISODES = 8 * 2**20  # bytes of a file of raw episodes
@@ -69,7 +71,7 @@ Positive = Annotated[int, Field(ge=1, le=10**15)]
 Line = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
 Word = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
 Link = Annotated[str, Field(min_length=9, max_length=400), AfterValidator(_https)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 VariantId = Annotated[str, Field(max_length=100, pattern=r"^mir2bench/[A-Za-z0-9_+-]+-v[0-9]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}(\+changes)?$")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,17 +16,19 @@ from typing import Any
 
 import pandas as pd
 
+import mir2bench
 from mir2bench.content import content_dir
 from mir2bench.defenders import get_defender
 from mir2bench.errors import Mir2BenchError
 from mir2bench.evaluation.contenders import SCRIPTED, hash_folder
 from mir2bench.evaluation.files import plain, settle_folder
-from mir2bench.evaluation.scores import select
+from mir2bench.evaluation.scores import environment, select
 from mir2bench.leaderboard.check import BUNDLE_FILES, check_entry
 from mir2bench.leaderboard.entry import (
     ENTRY_FILE,
     EPISODES,
     FORMAT,
+    NAME,
     POLICIES,
     REPORTED,
     EntryError,
@@ -60,6 +63,10 @@ class About:
     page: str | None = None
     seen: Sequence[str] = ()
     steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(NAME, self.name):
+            raise EntryError(f"a short name has small letters, digits and hyphens, 63 at most; {self.name!r} is none.")
 
 
 def new_entry(
@@ -136,6 +143,27 @@ def new_entry(
     return final
 
 
+def new_sanity_row(team: str, about: About, variant: str, out: Path) -> Path:
+    """Write a draft for a scripted team of the package, without any scores; see `new_entry`."""
+    world = spec(variant)
+    contender = {"name": team, "kind": "scripted", "algorithm": team, "config": {}, "configs": {}}
+    here = {**environment(), "study": {"mir2bench": mir2bench.__version__}}
+    content = {
+        "format": FORMAT,
+        "variant": world.id,
+        "entry": about.name,
+        "method": _method(about, contender),
+        "training": _training(about, contender, world, here, []),
+        "policies": [],
+    }
+    entry = parse_entry(json.dumps(plain(content)), "the draft")
+    if out.exists():
+        raise EntryError(f"{out} exists already. Remove it, or choose another --out.")
+    out.mkdir(parents=True)
+    (out / ENTRY_FILE).write_text(dump_entry(entry), encoding="utf-8")
+    return out
+
+
 def submit_entry(draft: Path, board: Path | None = None, *, isolated: bool = True) -> Path:
     """Check a draft and copy it into the leaderboards' folder, whole or not at all.
 
@@ -172,6 +200,16 @@ def submit_entry(draft: Path, board: Path | None = None, *, isolated: bool = Tru
         shutil.rmtree(whole, ignore_errors=True)
         raise
     return final
+
+
+def submit_run(run: Path, name: str, board: Path | None = None) -> Path:
+    """Draft an entry from a run with a single defender on a single variant, and submit it.
+
+    Raises:
+        EntryError: see `new_entry` and `submit_entry`.
+    """
+    with tempfile.TemporaryDirectory(prefix="mir2bench-") as scratch:
+        return submit_entry(new_entry(run, About(name), out=Path(scratch) / name), board)
 
 
 def describe(folder: Path, path: str) -> dict[str, Any]:

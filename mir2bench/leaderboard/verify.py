@@ -86,8 +86,8 @@ def verify_entries(
 ) -> list[Entry]:
     """Attack the entries of one variant anew and write `verified` into each.
 
-    Attackers that were trained against one of them also play against the others. An answer that cannot be played, or none
-    in time, is the policy's failure: that evaluation counts as the variant's floor.
+    Attackers that were trained against one of them also play against the others. An answer that cannot be played, or
+    none in time, is the policy's failure: that evaluation counts as the variant's floor.
 
     Args:
         folders: the entries, as they lie in the leaderboards' folder.
