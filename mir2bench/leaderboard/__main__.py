@@ -86,7 +86,7 @@ def submit(draft: Folder, /, name: str | None = None, board: Path | None = None)
     Args:
         draft: the draft's folder, or that of a run with a single defender and variant.
         name: short name of the entry, if a run is given.
-        board: the leaderboards' folder; the default is this installation's.
+        board: the leaderboards' folder; the default is that of this checkout.
     """
     from mir2bench.leaderboard.new import submit_entry, submit_run
 

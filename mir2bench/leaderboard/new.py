@@ -169,7 +169,7 @@ def submit_entry(draft: Path, board: Path | None = None, *, isolated: bool = Tru
 
     Args:
         draft: its folder.
-        board: the leaderboards' folder; None for this installation's.
+        board: the leaderboards' folder; None for that of this checkout.
         isolated: see `check_entry`.
 
     Returns:
@@ -181,13 +181,7 @@ def submit_entry(draft: Path, board: Path | None = None, *, isolated: bool = Tru
     entry = check_entry(draft, isolated=isolated)
     if entry.verified is not None or entry.history or entry.challenges:
         raise EntryError("only the board's keepers write `verified`, `challenges` and `history`: leave them out.")
-    board = content_dir("leaderboards") if board is None else board
-    final = board / entry.folder
-    if final.exists():
-        raise EntryError(
-            f"{final} exists already, and entries are never overwritten: give the new one another name. A correction "
-            "is a pull request of its own."
-        )
+    final = free_folder(entry.variant, entry.entry, board)
     final.parent.mkdir(parents=True, exist_ok=True)
     whole = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
@@ -202,14 +196,40 @@ def submit_entry(draft: Path, board: Path | None = None, *, isolated: bool = Tru
     return final
 
 
-def submit_run(run: Path, name: str, board: Path | None = None) -> Path:
+def free_folder(variant: str, name: str, board: Path | None = None) -> Path:
+    """Return where an entry goes.
+
+    Args:
+        variant: its id.
+        name: its short name.
+        board: the leaderboards' folder; None for that of this checkout.
+
+    Raises:
+        EntryError: an entry of that name is there already, or this is an installed package without a checkout.
+    """
+    if board is None:
+        board = content_dir("leaderboards")
+        if board.parent.name == "_content":
+            raise EntryError(
+                "entries are submitted from a checkout of the repository: give its `leaderboards` as --board."
+            )
+    final = board / variant.removeprefix("mir2bench/") / name
+    if final.exists():
+        raise EntryError(
+            f"{final} exists already, and entries are never overwritten: give the new one another name. A correction "
+            "is a pull request of its own."
+        )
+    return final
+
+
+def submit_run(run: Path, name: str, board: Path | None = None, *, policies: Sequence[Path] = ()) -> Path:
     """Draft an entry from a run with a single defender on a single variant, and submit it.
 
     Raises:
         EntryError: see `new_entry` and `submit_entry`.
     """
     with tempfile.TemporaryDirectory(prefix="mir2bench-") as scratch:
-        return submit_entry(new_entry(run, About(name), out=Path(scratch) / name), board)
+        return submit_entry(new_entry(run, About(name), policies=policies, out=Path(scratch) / name), board)
 
 
 def describe(folder: Path, path: str) -> dict[str, Any]:
