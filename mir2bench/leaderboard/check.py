@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import re
 import stat
@@ -16,7 +18,7 @@ import pandas as pd
 import mir2bench
 from mir2bench.errors import Mir2BenchError
 from mir2bench.evaluation.contenders import load_team_bundle, scripted_class
-from mir2bench.evaluation.protocol import CLEAN, PROTOCOLS, get_budget, get_protocol, validation_seeds
+from mir2bench.evaluation.protocol import PROTOCOLS, get_budget, get_protocol, validation_seeds
 from mir2bench.evaluation.scores import COLUMNS
 from mir2bench.leaderboard.entry import (
     ENTRY_FILE,
@@ -29,6 +31,7 @@ from mir2bench.leaderboard.entry import (
     read_entry,
 )
 from mir2bench.leaderboard.sandbox import Limits, run_limited
+from mir2bench.leaderboard.scoring import scores_of
 from mir2bench.learning.rollout import Episodes, check_actions, rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import Carry, Policy, read_bundle
@@ -41,6 +44,7 @@ MAX_ANSWER = 0.2  # processor seconds for one step of 64 worlds, all agents toge
 MAX_ROWS = 2_000_000  # of a file of raw episodes
 LIMITS = Limits(cpu_s=180, wall_s=900)
 _WORLDS, _STEPS = 64, 40
+_COMPUTED = ("clean", "worst", "difference", "iqm", "median", "optimality_gap", "attackers", "partitions", "cells")
 
 
 def check_entry(folder: str | Path, *, isolated: bool = True) -> Entry:
@@ -133,7 +137,8 @@ def check_files(entry: Entry, folder: Path, found: set[str]) -> None:
     for path, file in named.items():
         parts = path.split("/")
         allowed = BUNDLE_FILES if parts[0] in ("policies", "challenges") else ("episodes.parquet",)
-        if parts[-1] not in allowed or (len(parts) > 3 and parts[0] == "policies" and parts[2] != "adversary"):
+        beside = parts[{"policies": 2, "challenges": 3}.get(parts[0], len(parts) - 1) : -1]
+        if parts[-1] not in allowed or beside not in ([], ["adversary"]):
             raise EntryError(f"{path} is no file of an entry: there are {', '.join(allowed)}.")
         size = (folder / path).stat().st_size
         if size != file.bytes:
@@ -195,25 +200,39 @@ def _all_partitions(protocol: str, variant: VariantSpec) -> list[Partition]:
 
 
 def check_episodes(path: Path, scores: Scores, variant: VariantSpec) -> None:
-    """Compare raw episodes with the cells that were computed from them."""
+    """Compute all scores anew from the raw episodes and compare."""
     table = read_episodes(path)
-    if set(table["variant"].unique()) != {variant.id}:
-        raise EntryError(f"{path.name} holds episodes of other variants than {variant.id}.")
-    means = table.groupby(["defender_seed", "phi", "attacker", table["attacker_seed"].fillna(-1)])["return"].mean()
-    values = means.groupby(level=[0, 1, 2]).min()
-    plain = "0" * variant.n_agents
-    worst = values[values.index.get_level_values("attacker") != CLEAN].groupby(level=[0, 1]).min()
-    for cell in scores.cells:
-        clean = values.get((cell.seed, plain, CLEAN))
-        other = clean if variant.n_adversaries == 0 else worst.get((cell.seed, cell.phi))
-        for name, told, found in (("clean", cell.clean, clean), ("worst", cell.worst, other)):
-            if found is None or abs(float(found) - told) > 1e-6 * max(1.0, abs(told)):
-                where = f"seed {cell.seed}, phi {cell.phi}"
-                raise EntryError(
-                    f"{path.name}: the `{name}` return of {where} is {found}, but {ENTRY_FILE} says {told}."
-                )
-    if scores.worst is not None and len(worst) != len(scores.cells):
-        raise EntryError(f"{path.name} holds {len(worst)} cells, but {ENTRY_FILE} lists {len(scores.cells)}.")
+    if set(table["variant"].unique()) != {variant.id} or table["defender"].nunique() != 1:
+        raise EntryError(f"{path.name} must hold the episodes of one team on {variant.id}.")
+    told = json.loads(scores.model_dump_json())
+    study = {"protocol": {"name": ""}, "attackers": {}, "budget": told["budget"], "mir2bench": ""}
+    try:
+        found = scores_of(table, None, variant, study, commit=None)
+    except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise EntryError(
+            f"{path.name} is no whole table of cells: every seed needs its clean arm and cells."
+        ) from error
+    for name in _COMPUTED:
+        difference = _differing(told[name], found[name], name)
+        if difference:
+            raise EntryError(f"{path.name} says otherwise: {difference}.")
+
+
+def _differing(told: Any, found: Any, where: str) -> str:
+    """Return the first place where what is told is not what was found, or "". Cells may come in any order."""
+    if where == "cells":
+        told, found = ({f"{cell['seed']}/{cell['phi']}": cell for cell in cells} for cells in (told, found))
+    if isinstance(told, dict) and isinstance(found, dict):
+        told, found = ({k: v for k, v in side.items() if v is not None} for side in (told, found))
+        if set(told) != set(found):
+            return f"`{where}` has {', '.join(sorted(map(str, set(told) ^ set(found)))[:3])} on one side only"
+        return next((text for key in told if (text := _differing(told[key], found[key], f"{where}.{key}"))), "")
+    if isinstance(told, list) and isinstance(found, list) and len(told) == len(found):
+        pairs = enumerate(zip(told, found, strict=True))
+        return next((text for i, pair in pairs if (text := _differing(*pair, f"{where}.{i}"))), "")
+    numbers = isinstance(told, int | float) and isinstance(found, int | float)
+    same = math.isclose(told, found, rel_tol=1e-6, abs_tol=1e-6) if numbers else told == found
+    return "" if same else f"`{where}` is {found}, but {ENTRY_FILE} says {told}"
 
 
 def read_episodes(path: Path) -> pd.DataFrame:
@@ -279,8 +298,8 @@ def try_policy(policy: Policy, variant: VariantSpec, *, max_answer: float = MAX_
 
     Raises:
         PolicyError: an action that cannot be played.
-        EntryError: it is too slow, or its greedy answers depend on more than what it observed: on the call, on the
-            generator, or on a world's place in the batch.
+        EntryError: it is too slow, or its greedy answers depend on more than what each agent observed: on the call, on
+            the generator, on a world's place in the batch, or on what other agents see.
     """
     recorder = _Recorder(policy)
     seeds = validation_seeds(_WORLDS)
@@ -298,8 +317,24 @@ def try_policy(policy: Policy, variant: VariantSpec, *, max_answer: float = MAX_
     turned = [(obs[order], None if mask is None else mask[order]) for obs, mask in asked]
     expected = [answer[order] for answer in recorder.answers]
     _compare(expected, _replay(policy, turned, 1), "its answers depend on a world's place in the batch", exact=False)
+    for agent in range(variant.n_agents):
+        others = [i for i in range(variant.n_agents) if i != agent]
+        swapped = [(_swap(obs, agent), mask) for obs, mask in asked[:3]]
+        _compare(
+            [answer[:, others] for answer in recorder.answers[:3]],
+            [answer[:, others] for answer in _replay(policy, swapped, 1)],
+            f"what agent {agent} observes changes what others do",
+            exact=False,
+        )
     _imagine(policy, variant)
     return played
+
+
+def _swap(obs: np.ndarray, agent: int) -> np.ndarray:
+    """Return observations in which one agent sees what it saw in the next world."""
+    obs = obs.copy()
+    obs[:, agent] = np.roll(obs[:, agent], 1, axis=0)
+    return obs
 
 
 def _replay(policy: Policy, asked: list[tuple[np.ndarray, np.ndarray | None]], seed: int) -> list[np.ndarray]:
