@@ -43,6 +43,7 @@ MAX_FILES = 2_000
 MAX_ANSWER = 0.2  # processor seconds for one step of 64 worlds, all agents together
 MAX_ROWS = 2_000_000  # of a file of raw episodes
 LIMITS = Limits(cpu_s=180, wall_s=900)
+_LONGEST = 600  # characters of a refusal
 _WORLDS, _STEPS = 64, 40
 _COMPUTED = ("clean", "worst", "difference", "iqm", "median", "optimality_gap", "attackers", "partitions", "cells")
 
@@ -71,6 +72,14 @@ def inspect_task(folder: str) -> None:
 
 def inspect_entry(folder: Path) -> Entry:
     """Examine an entry in this process; see `check_entry`."""
+    try:
+        return _inspect(folder)
+    except Mir2BenchError as error:
+        text = " ".join(str(error).split())  # what strangers wrote may be long
+        raise EntryError(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...") from error
+
+
+def _inspect(folder: Path) -> Entry:
     found = plain_files(folder)
     entry = read_entry(folder)
     check_files(entry, folder, found)
