@@ -127,6 +127,7 @@ def verify_entries(
     if ours:
         raise StudyError(f"{len(ours)} evaluations failed for a reason of ours, and nothing was written: {ours[0]}")
     everyone = study_partitions(study)
+    commit = environment()["git_commit"]  # before the entries are written, which are files of the checkout
     done = []
     for entry, folder in zip(entries, folders, strict=True):
         own = select(cells, defender=entry.entry)
@@ -138,7 +139,7 @@ def verify_entries(
             select(attacks, defender=entry.entry),
             variant,
             study.to_dict(),
-            commit=environment()["git_commit"],
+            commit=commit,
             provisional=effort.provisional(),
             not_applicable=dict(zip(absent["attacker"], absent["reason"], strict=True)),
         )
