@@ -74,6 +74,7 @@ VariantId = Annotated[str, Field(max_length=100, pattern=r"^mir2bench/[A-Za-z0-9
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}(\+changes)?$")]
 RelativePath = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_inside)]
+Seed = Annotated[int, Field(ge=0, lt=10**9)]
 Phi = Annotated[str, Field(pattern=r"^[01]{1,200}$")]
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 """[low, high], a 95% interval."""
@@ -138,7 +139,7 @@ class Training(Strict):
 
     config: Annotated[dict[Word, Scalar | Annotated[list[Scalar], Field(max_length=100)]], Field(max_length=200)]
     """The resolved configuration."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(max_length=MAX_SEEDS)]
+    seeds: Annotated[list[Seed], Field(max_length=MAX_SEEDS)]
     """All training seeds; each has its policy. Empty for scripted teams."""
     steps: Count
     """Environment steps per seed."""
@@ -152,7 +153,7 @@ class Training(Strict):
 class PolicyFiles(Strict):
     """The bundle of one training seed."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     format: Literal["safetensors", "onnx"]
     files: Annotated[list[File], Field(min_length=2, max_length=12)]
 
@@ -201,7 +202,7 @@ class Aggregate(Strict):
 class Cell(Strict):
     """One training seed on one partition: mean returns over its episodes."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     phi: Phi
     """Who is adversarial; all zeros in variants without adversaries."""
     clean: Number
@@ -250,6 +251,8 @@ class Scores(Strict):
     mir2bench: Word
     commit: Commit | None = None
     date: datetime.date
+    provisional: Line | Literal[""] = ""
+    """Why these numbers do not count as final; "" if they do."""
     floor: Number
     ceiling: Number
     clean: Score
@@ -302,8 +305,8 @@ class Verified(Scores):
     """Hash of the secret that evaluation seeds, attack seeds and the sample of partitions derive from."""
     cells_total: Positive
     """Cells of the whole protocol; `cells` lists those that were attacked."""
-    provisional: Line | Literal[""] = ""
-    """Why the row does not count as final yet; "" if it does."""
+    failures: Count = 0
+    """Evaluations that the policy failed, by an answer that cannot be played or none in time: the floor counts."""
     episodes: File
 
     @model_validator(mode="after")
@@ -331,7 +334,7 @@ class AdversaryFiles(Strict):
     """A bundle of adversaries that a challenge brings."""
 
     phi: Phi
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    seed: Seed | None = None
     """The policy it plays against; None for all."""
     files: Annotated[list[File], Field(min_length=2, max_length=12)]
 
