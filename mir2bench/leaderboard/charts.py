@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 WIDTH, HEIGHT = 680, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 24, 12, 46
 SERIES = 8
 """How many series the style sheet can tell apart."""
 
@@ -103,7 +103,7 @@ def line_chart(
                 "note": line.note,
                 "path": _path([(x_axis(x), y_axis(y)) for x, y in line.points], line.step),
                 "band": _band(line, x_axis, y_axis),
-                "dots": [(x_axis(x), y_axis(y)) for x, y in line.points] if len(line.points) < 25 else [],
+                "dots": [(x_axis(x), y_axis(y)) for x, y in line.points] if not line.step and len(line.points) < 25 else [],
             }
             for line in lines
         ],

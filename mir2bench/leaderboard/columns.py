@@ -6,17 +6,20 @@ The same list gives the tables their heads and `columns.html` its text, so that 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mir2bench.evaluation import tables
+from mir2bench.evaluation.protocol import TRANSFER
 from mir2bench.leaderboard.charts import gauge, signed
 from mir2bench.leaderboard.entry import Aggregate, Entry, Score, Scores
 from mir2bench.leaderboard.standing import Comparison, Runs
 
 MOST_ATTACKERS = 24
 """More attackers than these have no column of their own; they stand on the entry's page."""
+_CHALLENGE = "challenge:"
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ def _other(row: Row) -> Cell:
 
 def _cells(row: Row) -> Cell:
     count, total = len(row.scores.cells), getattr(row.scores, "cells_total", len(row.scores.cells))
-    return Cell(f"{count} of {total}", order=count / total, warn=count < total)
+    failed = getattr(row.scores, "failures", 0)
+    return Cell(f"{count} of {total}", f"{failed} failed" if failed else "", count / total, warn=failed > 0)
 
 
 def _seen(row: Row) -> Cell:
@@ -246,10 +250,19 @@ FIXED: tuple[Column, ...] = (
         part="details",
     ),
     Column(
+        "challenges",
+        "Challenges",
+        "Stronger attacks from others that were accepted. Each lowered the row, and stays part of its worst case.",
+        lambda row: Cell(str(len(row.entry.challenges)), order=len(row.entry.challenges)),
+        part="details",
+        wanted=lambda rows: any(row.table == "verified" and row.entry.challenges for row in rows),
+    ),
+    Column(
         "cells",
         "Cells",
         "How many of the protocol's cells (training seed and partition) were attacked. Verifying a sample is the rule "
-        "at first; a row is final once all of them were.",
+        "at first; a row is final once all of them were. An evaluation fails if the policy's answer cannot be played or "
+        "does not come in time; it counts as the floor.",
         _cells,
         part="details",
     ),
@@ -301,14 +314,13 @@ def _wins(scores: Scores) -> Cell:
 
 def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Return the columns of a table with these rows, those of single attackers before the details."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for row in rows:
-        for name in row.scores.attackers:
-            counts[name] = counts.get(name, 0) + 1
+        counts.update(name for name in row.scores.attackers if not name.startswith(_CHALLENGE))
     common = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_ATTACKERS]
     attackers = [
         Column("attacker", name, ATTACKER_HELP, _attacker(name), part="attackers")
-        for name in sorted(common, key=lambda name: (name == "transfer", name))
+        for name in sorted(common, key=lambda name: (name == TRANSFER, -counts[name], name))
     ]
     fixed = [column for column in FIXED if column.wanted(rows)]
     return [

@@ -51,7 +51,7 @@ class Table:
             "columns": columns,
             "parts": [part for part in ("attackers", "details") if any(c.part == part for c in columns)],
             "settings": self.settings,
-            "provisional": any(getattr(row.scores, "provisional", "") for row in self.rows),
+            "provisional": any(row.scores.provisional for row in self.rows),
             "scripted": any(row.entry.method.kind == "scripted" for row in self.rows),
             "rows": [(row, [column.fill(row) for column in columns]) for row in self.rows],
         }

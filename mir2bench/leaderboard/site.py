@@ -13,7 +13,6 @@ and a content security policy keeps out whatever might slip by. The same entries
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -24,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import mir2bench
+from mir2bench.content import content_dir
 from mir2bench.errors import MissingDependencyError
 from mir2bench.evaluation.files import plain, replace_folder, storing
 from mir2bench.leaderboard import columns, pages
-from mir2bench.leaderboard.entry import ENTRY_FILE, Entry, EntryError, File, read_entry
-from mir2bench.registration import VariantSpec, list_variants, spec
+from mir2bench.leaderboard.check import check_files, plain_files
+from mir2bench.leaderboard.entry import ENTRY_FILE, Entry, EntryError, read_entry
+from mir2bench.registration import VariantSpec, load_family, spec
 
 _HERE = Path(__file__).parent
 _MARK = "assets/site.css"
@@ -94,13 +95,14 @@ def read_board(content: Path) -> dict[str, list[Entry]]:
     """Read all entries: variant id -> its entries, both sorted.
 
     Raises:
-        EntryError: an entry breaks a rule, or lies in another folder than it says.
+        EntryError: an entry breaks a rule, lies in another folder than it says, or holds other files than it says.
     """
     found: dict[str, list[Entry]] = {}
     for folder in sorted(path for path in content.glob("*/*") if path.is_dir()):
         entry = read_entry(folder)
         if folder.relative_to(content).as_posix() != str(entry.folder):
             raise EntryError(f"{folder} says that it is {entry.folder}. Move it there.")
+        check_files(entry, folder, plain_files(folder))
         found.setdefault(entry.variant, []).append(entry)
     return found
 
@@ -125,32 +127,28 @@ class _Site:
         self._write(f"{folder}/board.json", _json(pages.board_data(entries, tables)))
         self._boards.append({"spec": variant, "short": folder, "verified": verified, "reported": reported})
         for entry in entries:
-            copied = [self._copy(content, entry, file) for file in _data_files(entry)]
-            source = content / entry.folder / ENTRY_FILE
-            self._write(f"{entry.folder}/{ENTRY_FILE}", source.read_text(encoding="utf-8"))
-            downloads = [(ENTRY_FILE, source.stat().st_size, "everything on this page"), *copied]
+            files = {ENTRY_FILE: "everything on this page"}
+            for scores in (entry.verified, entry.reported):
+                if scores is not None and scores.episodes is not None:
+                    files[scores.episodes.path] = "every episode behind the scores"
+            downloads = [(path, self._copy(content, f"{entry.folder}/{path}"), what) for path, what in files.items()]
             self._page(f"{entry.folder}/index.html", "entry.html", pages.entry_view(entry, variant, tables, downloads))
 
     def front(self, boards: Mapping[str, Sequence[Entry]]) -> None:
-        waiting = [pages.short(name) for name in list_variants() if name not in boards]
-        self._page("index.html", "index.html", {"boards": self._boards, "waiting": waiting})
-        text = [column for column in columns.FIXED]
-        self._page("columns.html", "columns.html", {"columns": text, "attacker_help": columns.ATTACKER_HELP})
+        families: dict[str, list[str]] = {}
+        for path in sorted(content_dir("registry").glob("*.toml")):
+            for variant in load_family(path):
+                if variant.id not in boards:
+                    families.setdefault(variant.family, []).append(pages.short(variant.id))
+        self._page("index.html", "index.html", {"boards": self._boards, "waiting": families})
+        values = {"columns": columns.FIXED, "attacker_help": columns.ATTACKER_HELP}
+        self._page("columns.html", "columns.html", values)
 
-    def _copy(self, content: Path, entry: Entry, file: File) -> tuple[str, int, str]:
-        path = content / entry.folder / file.path
-        if path.is_symlink() or not path.resolve().is_relative_to((content / entry.folder).resolve()):
-            raise EntryError(f"{path} is a link. An entry holds ordinary files only.")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise EntryError(f"cannot read {path}: {error.strerror}.") from error
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise EntryError(f"{path} is not the file that {ENTRY_FILE} names: its SHA-256 differs.")
-        target = self._root / entry.folder / file.path
+    def _copy(self, content: Path, path: str) -> int:
+        target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-        return file.path, len(data), "every episode behind the scores"
+        shutil.copyfile(content / path, target, follow_symlinks=False)
+        return target.stat().st_size
 
     def _page(self, path: str, template: str, values: Mapping[str, Any]) -> None:
         up = "../" * path.count("/")
@@ -161,10 +159,6 @@ class _Site:
         target = self._root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _data_files(entry: Entry) -> list[File]:
-    return [s.episodes for s in (entry.verified, entry.reported) if s is not None and s.episodes is not None]
 
 
 def _json(data: Any) -> str:
