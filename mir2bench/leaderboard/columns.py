@@ -63,6 +63,11 @@ class Cell:
     title: str = ""
     warn: bool = False
 
+    @property
+    def key(self) -> str:
+        """What the page sorts by."""
+        return f"{self.order:.6g}" if isinstance(self.order, float) else str(self.order)
+
 
 NOTHING = Cell("n/a")
 
@@ -156,7 +161,7 @@ def _attacker(name: str) -> Callable[[Row], Cell]:
             return Cell("n/a", title=row.scores.not_applicable.get(name, "not played"))
         seen = name in row.entry.training.adversaries_seen
         cell = measured(score)
-        return Cell(cell.text, "seen in training" if seen else "", cell.order, title=cell.small)
+        return Cell(cell.text, "seen in training" if seen else "", cell.order)
 
     return fill
 

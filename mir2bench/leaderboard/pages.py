@@ -23,6 +23,8 @@ ABOUT = {
     "verified": "Somebody else attacked these teams anew, with fresh attackers and on seeds that nobody knew before.",
     "reported": "What the authors found themselves. Nobody has checked these numbers yet.",
 }
+AT_ONCE = 100
+"""Rows that a table shows at once. The others are in the page too, but nothing lays them out."""
 _SHOWN = 6
 """Trained teams in a variant's charts; sanity rows come on top, up to `charts.SERIES`."""
 _NEIGHBORS = 4
@@ -98,6 +100,7 @@ def variant_view(spec: VariantSpec, verified: Table, reported: Table) -> dict[st
     return {
         "spec": spec,
         "short": short(spec.id),
+        "at_once": AT_ONCE,
         "tables": [verified.view(), reported.view()],
         "basis": TITLES[best.name].lower(),
         "sanity": [row for row in best.rows if row.entry.method.kind == "scripted"],

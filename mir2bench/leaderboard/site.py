@@ -25,7 +25,7 @@ from typing import Any
 import mir2bench
 from mir2bench.content import content_dir
 from mir2bench.errors import MissingDependencyError
-from mir2bench.evaluation.files import plain, replace_folder, storing
+from mir2bench.evaluation.files import plain, settle_folder, storing
 from mir2bench.leaderboard import columns, pages
 from mir2bench.leaderboard.check import check_files, plain_files
 from mir2bench.leaderboard.entry import ENTRY_FILE, Entry, EntryError, read_entry
@@ -82,7 +82,8 @@ def build(content: Path, out: Path) -> Built:
             for variant, entries in boards.items():
                 site.variant(spec(variant), entries, Path(content))
             site.front(boards)
-            replace_folder(temporary, out)
+            shutil.rmtree(out, ignore_errors=True)
+            settle_folder(temporary, out, sync=False)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -1,7 +1,6 @@
 // Sorting, searching and hiding in the boards' tables, by DataTables. Without this script the tables are whole.
 "use strict";
 (() => {
-  const PAGE = 100; // rows at once
   const narrow = matchMedia("(max-width: 60rem)").matches;
 
   // Numbers first, in either direction; what has no number comes last.
@@ -16,13 +15,16 @@
 
   for (const controls of document.querySelectorAll(".controls")) {
     const element = document.getElementById(controls.dataset.for);
+    const shown = element.tBodies[0].rows.length; // at once
+    const more = document.getElementById(`more-${element.id.slice("table-".length)}`);
+    if (more) element.tBodies[0].append(...more.content.querySelectorAll("tr"));
     const rows = element.tBodies[0].rows.length;
     const table = new DataTable(element, {
       autoWidth: false,
       order: [],
-      paging: rows > PAGE,
-      pageLength: PAGE,
-      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: rows > PAGE ? "paging" : null },
+      paging: rows > shown,
+      pageLength: shown,
+      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: rows > shown ? "paging" : null },
       columnDefs: [
         { targets: "number", type: "score", orderSequence: ["desc", "asc", ""] },
         { targets: "c-group", type: "string", orderSequence: ["asc", "desc", ""] },
@@ -33,8 +35,8 @@
 
     const count = controls.querySelector(".count");
     const tell = () => {
-      const shown = table.rows({ search: "applied" }).count();
-      count.textContent = shown === rows ? `${rows} rows` : `${shown} of ${rows} rows`;
+      const fit = table.rows({ search: "applied" }).count();
+      count.textContent = fit === rows ? `${rows} rows` : `${fit} of ${rows} rows`;
     };
     table.on("draw", tell);
     tell();
