@@ -28,13 +28,13 @@ from mir2bench.evaluation.study import Study
 from mir2bench.leaderboard import new as new_module
 from mir2bench.leaderboard import verify as verify_module
 from mir2bench.leaderboard.__main__ import main
-from mir2bench.leaderboard.board import all_entries, read_board
+from mir2bench.leaderboard.board import all_entries
 from mir2bench.leaderboard.challenge import challenge_entry
 from mir2bench.leaderboard.check import check_entry
 from mir2bench.leaderboard.entry import Entry, EntryError, read_entry
 from mir2bench.leaderboard.new import About, new_entry, new_sanity_row, submit_entry
-from mir2bench.leaderboard.ranking import compare, rank
 from mir2bench.leaderboard.salt import read_salt, salt_hash, salted_draw
+from mir2bench.leaderboard.site import read_board
 from mir2bench.leaderboard.verify import Effort, verify_entries
 from mir2bench.partition import Partition
 from mir2bench.policies import save_policy
@@ -400,66 +400,6 @@ class TestSalt:
         assert salted_draw(SALT, tally(), SUITE, None).partitions == tuple(
             phi_text(Partition.of(2, [i])) for i in range(2)
         )
-
-
-class TestRanking:
-    def _board(self, draft: Path, *values: list[float]) -> list[Entry]:
-        """Entries whose seeds earn these worst returns on the first partition."""
-        content = json.loads((draft / "entry.json").read_text())
-        found = []
-        for number, worst in enumerate(values):
-            cells = [
-                {**content["reported"]["cells"][0], "seed": seed, "worst": value} for seed, value in enumerate(worst)
-            ]
-            mean = float(np.mean(worst))
-            policy = content["policies"][0]
-            text = json.dumps(
-                {
-                    **content,
-                    "entry": f"e{number}",
-                    "training": {**content["training"], "seeds": list(range(len(worst)))},
-                    "policies": [
-                        json.loads(json.dumps(policy).replace("seed0", f"seed{s}")) | {"seed": s}
-                        for s in range(len(worst))
-                    ],
-                    "reported": {
-                        **content["reported"],
-                        "cells": cells,
-                        "worst": {**content["reported"]["worst"], "mean": mean, "cells": len(worst)},
-                        "iqm": {"value": mean, "ci": None},
-                    },
-                }
-            )
-            from mir2bench.leaderboard.entry import parse_entry
-
-            found.append(parse_entry(text))
-        return found
-
-    def test_rows_that_cannot_be_told_apart_share_a_rank(self, draft: Path) -> None:
-        entries = self._board(draft, [1.0, 1.1, 1.2], [3.0, 3.1, 3.2], [2.9, 3.1, 3.15], [2.0])
-        rows = rank(entries, "reported")
-        assert [(row.entry.entry, row.rank) for row in rows] == [("e1", 1), ("e2", 1), ("e3", 1), ("e0", 4)]
-        best, worst = rows[0], rows[-1]
-        with_worst = best.comparisons["e0"]
-        assert not with_worst.tied
-        assert with_worst.improvement == 1.0
-        assert with_worst.difference == pytest.approx(2.0)
-        # Welch: both variances 0.01, so the standard error is sqrt(0.02 / 3), with 4 degrees of freedom.
-        half = 2.776445 * np.sqrt(0.02 / 3)
-        assert with_worst.interval == pytest.approx((2.0 - half, 2.0 + half), abs=1e-5)
-        assert best.comparisons["e3"].tied
-        assert best.comparisons["e3"].interval is None
-        assert worst.comparisons["e1"].difference == pytest.approx(-2.0)
-
-    def test_scripted_teams_are_landmarks(self, draft: Path, finished: Path, tmp_path: Path) -> None:
-        half = read_entry(new_entry(finished, About("half"), defender="scripted:half", out=tmp_path / "half"))
-        rows = rank([half, read_entry(draft)], "reported")
-        assert {row.entry.entry: row.rank for row in rows} == {"half": None, "stub": 1}
-        assert rank([half]) == []
-        entry = read_entry(draft)
-        assert entry.reported is not None
-        assert half.reported is not None
-        assert compare(half, half.reported, half, half.reported).interval is None
 
 
 def test_the_command_line(board: Path, tmp_path: Path, capsys) -> None:
