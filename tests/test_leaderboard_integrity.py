@@ -286,7 +286,7 @@ class TestFuzz:
         assert sum(done.counts.values()) == 250
         assert sum(n for name, n in done.counts.items() if name.endswith("refused")) > 220
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60, deadline=None, database=None)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
@@ -299,7 +299,7 @@ class TestFuzz:
             parse_entry(json.dumps(value))
         assert len(str(caught.value).splitlines()) == 1
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100, deadline=None, database=None)
     @given(st.text(min_size=1) | st.lists(st.sampled_from(["..", ".", "a", "", "~", "C:", "a.", "\\"])).map("/".join))
     def test_paths_stay_inside(self, path: str) -> None:
         try:
@@ -310,7 +310,7 @@ class TestFuzz:
         assert (root / file.path).resolve().is_relative_to(root)
         assert not set(file.path) & set("\\:~\0")
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100, deadline=None, database=None)
     @given(
         st.text(min_size=9) | st.text().map(lambda t: f"https://{t}") | st.text().map(lambda t: f"https://a.org/{t}")
     )
