@@ -2,9 +2,9 @@
 
 A policy sees observations, legal-action masks and its own generator; nothing else. A bundle is a folder: `policy.json`
 says for which variant and by which algorithm, configuration and seed it was trained, and holds the hash of
-`weights.safetensors`. A team's critic (`critic.safetensors`) and the adversary it was trained against (a bundle in
-`adversary/`) may lie beside it, for attackers and analyses. Loading reads numbers only: nothing in a bundle is ever
-executed.
+`weights.safetensors`, or of `policy.onnx` (see `onnx_policies`). A team's critic (`critic.safetensors`) and the
+adversary it was trained against (a bundle in `adversary/`) may lie beside it, for attackers and analyses. Loading reads
+numbers and checked graphs only: no code in a bundle is ever executed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,11 +156,8 @@ def save_policy(
     from mir2bench.learning.architectures import describe
     from mir2bench.learning.policy import NetworkPolicy
 
-    folder = Path(folder)
     if not isinstance(policy, NetworkPolicy):
         raise PolicyError(f"only network policies can be saved, but this is a {type(policy).__name__}.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PolicyError(f"{folder} exists and is not empty. Choose another folder.")
 
     def pack(network: Any) -> bytes:
         if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
@@ -183,18 +180,47 @@ def save_policy(
         "script": policy.script[0] if policy.script else "",
         "architecture": architecture,
         **{f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()},
-        "mir2bench": mir2bench.__version__,
         **(extra or {}),
     }
+
+    def add_adversary(whole: Path) -> None:
+        if policy.training_adversary is not None:
+            facts = {"variant": variant, "algorithm": algorithm, "config": config, "seed": seed}
+            save_policy(policy.training_adversary, whole / ADVERSARY, **facts)
+
+    contents = {f"{name}.safetensors": content for name, content in files.items()}
+    return write_bundle(folder, text, contents, add_adversary)
+
+
+def write_bundle(
+    folder: str | Path,
+    text: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    add: Callable[[Path], object] = lambda whole: None,
+) -> Path:
+    """Write a bundle's `policy.json` and further files; they appear together or not at all.
+
+    Args:
+        folder: where; it must not exist yet, or be empty.
+        text: what `policy.json` says; the version of mir2bench is added.
+        files: name -> content.
+        add: called with the unfinished folder, to put more into it.
+
+    Raises:
+        PolicyError: the folder holds something already.
+        OSError: the disk is full or read-only; nothing is left behind then.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PolicyError(f"{folder} exists and is not empty. Choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     whole = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         for name, content in files.items():
-            (whole / f"{name}.safetensors").write_bytes(content)
-        if policy.training_adversary is not None:
-            facts = {"variant": variant, "algorithm": algorithm, "config": config, "seed": seed}
-            save_policy(policy.training_adversary, whole / ADVERSARY, **facts)
-        (whole / "policy.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+            (whole / name).write_bytes(content)
+        add(whole)
+        described = json.dumps({"mir2bench": mir2bench.__version__, **text}, indent=2)
+        (whole / "policy.json").write_text(described + "\n", encoding="utf-8")
         whole.chmod(0o755)
         if folder.exists():
             folder.rmdir()
@@ -227,10 +253,11 @@ def read_bundle(folder: str | Path) -> dict[str, Any]:
         "n_agents": int,
         "noise": float,
         "architecture": dict,
-        "weights_sha256": str,
     }
     if not isinstance(text, dict):
         raise PolicyError(f"{path} must hold a JSON object, but it holds a {type(text).__name__}.")
+    graph = isinstance(text.get("architecture"), dict) and "onnx" in text["architecture"]
+    kinds["onnx_sha256" if graph else "weights_sha256"] = str
     for key, kind in kinds.items():
         if key not in text:
             raise PolicyError(f"{path}: the key `{key}` is missing.")
@@ -252,7 +279,22 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     Raises:
         PolicyError: damaged, incomplete or altered files, or a bundle of another world.
         UnknownNameError: the bundle's variant is not registered here.
+        MissingDependencyError: an ONNX bundle without onnx and onnxruntime.
     """
+    folder = Path(folder)
+    text = read_bundle(folder)
+    own = spec(text["variant"])
+    wanted = own if variant is None else spec(variant)
+    if _world(own) != _world(wanted):
+        raise PolicyError(f"{folder} holds a policy for {own.id}, which cannot play {wanted.id}.")
+    if "onnx" in text["architecture"]:
+        from mir2bench.onnx_policies import load_onnx_policy
+
+        return load_onnx_policy(folder, text, own)
+    return _load_network(folder, text, own, wanted)
+
+
+def _load_network(folder: Path, text: Mapping[str, Any], own: VariantSpec, wanted: VariantSpec) -> Policy:
     import torch
     from safetensors.torch import load
 
@@ -260,12 +302,6 @@ def load_policy(folder: str | Path, variant: str | VariantSpec | None = None) ->
     from mir2bench.learning.networks import Critic, CriticShape
     from mir2bench.learning.policy import NetworkPolicy
 
-    folder = Path(folder)
-    text = read_bundle(folder)
-    own = spec(text["variant"])
-    wanted = own if variant is None else spec(variant)
-    if _world(own) != _world(wanted):
-        raise PolicyError(f"{folder} holds a policy for {own.id}, which cannot play {wanted.id}.")
     weights = _read_weights(folder, "weights", text)
     has_critic = "critic" in text["architecture"]
     critic_weights = _read_weights(folder, "critic", text) if has_critic else b""

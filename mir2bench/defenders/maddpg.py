@@ -49,6 +49,7 @@ from mir2bench.registration import VariantSpec
 CURVE_SEED = 1_000_000
 """First of the seeds on which learning curves are measured; apart from training's and evaluation's."""
 CURVE_EPISODES = 32
+"""How many of them; fewer in worlds of more than 200 steps, whose curves would cost more than their training."""
 FREE_LOGIT = 2.0
 """How large the logit of a discrete action may grow before it is penalized."""
 
@@ -245,7 +246,8 @@ class MADDPG:
         learner = self.Learner(task, self.config, seed)
 
         def measure(policy: Policy) -> dict[str, float]:
-            seeds = range(CURVE_SEED, CURVE_SEED + CURVE_EPISODES)
+            episodes = max(8, min(CURVE_EPISODES, 200 * CURVE_EPISODES // variant.horizon))
+            seeds = range(CURVE_SEED, CURVE_SEED + episodes)
             played = rollout(variant, policy, clean, None, seeds)
             figures = {GREEDY_RETURN: float(played.returns.mean())}
             return figures if played.won is None else figures | {GREEDY_WINS: float(played.won.mean())}

@@ -27,6 +27,8 @@ class Layout:
         discrete: whether one action is an integer in [0, A) rather than A numbers in [-1, 1].
         action_fields: A names.
         obs_low, obs_high: O bounds of an observation, inclusive; () where there are none.
+        actuators: for worlds whose agents move different things, what each agent's actions move, N tuples of at most A
+            names; an agent's actions beyond its own do nothing. () for all others.
     """
 
     n_agents: int
@@ -37,6 +39,7 @@ class Layout:
     action_fields: tuple[str, ...]
     obs_low: tuple[float, ...] = ()
     obs_high: tuple[float, ...] = ()
+    actuators: tuple[tuple[str, ...], ...] = ()
 
     @property
     def obs_dim(self) -> int:
@@ -74,6 +77,8 @@ class Engine(Protocol):
         scripted_traitors: name -> "module:Class" of scripted worst behaviors.
         external: whether each world is a program outside this process, too costly to be made by the hundred. False, or
             left out, for all others.
+        reached: function of phi (B, N) that tells in which worlds, (B,) bool, the team is where it wants to be now. Left
+            out where there is no such thing.
         drawing: "module:function" that renders one world. The module may also offer `draw_trajectories`, see
             `views.common.DrawTrajectories`.
     """

@@ -36,6 +36,7 @@ TURN_RATE = 2.65062  # rad/s of the body per unit of (right - left)
 DT = 0.01  # s per sub-step
 SUBSTEPS = 10  # sub-steps per step
 ACTION_COST = 0.001  # weight of the mean squared action
+GATHERED = 40.0  # cm; ten e-puck2 that touch each other fit into 28
 
 
 class RendezvousEngine:
@@ -151,6 +152,12 @@ class RendezvousEngine:
 
         slices.run(work, self._slices)
         np.add(self._terms[0], self._terms[1], out=self.reward)
+
+    def reached(self, phi: np.ndarray) -> np.ndarray:
+        """Return (B,) bool: whether all robots that phi (B, N) calls no adversaries are within 40 cm of each other."""
+        apart = np.linalg.norm(self.poses[:, :, None, :2] - self.poses[:, None, :, :2], axis=-1)
+        team = np.asarray(phi) == 0
+        return np.where(team[:, :, None] & team[:, None, :], apart, 0.0).max(axis=(1, 2)) <= GATHERED
 
     def snapshot(self, world: int) -> dict[str, np.ndarray]:
         """Return {"poses": (N, 3) float64} of one world, a copy."""

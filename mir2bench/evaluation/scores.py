@@ -29,7 +29,10 @@ COLUMNS = {
     "length": "int64",  # steps
     "won": "boolean",  # missing in families that know no victory
 }
-_PACKAGES = ("numpy", "numba", "torch", "gymnasium", "scipy", "pandas", "rliable", "safetensors")
+_PACKAGES = (
+    *("numpy", "numba", "torch", "gymnasium", "scipy", "pandas", "rliable", "safetensors"),
+    *("mujoco", "gymnasium-robotics", "jaxmarl", "onnxruntime"),  # not everywhere
+)
 
 
 def collect_scores(jobs: Iterable[Job], store: Store) -> pd.DataFrame:
