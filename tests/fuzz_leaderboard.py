@@ -420,7 +420,7 @@ KINDS = {"entry_tree": 8, "entry_bytes": 4, "files": 3, "card": 4, "weights": 3,
 """Mutations and how often each is tried, relative to the others."""
 
 
-def run(count: int, seed: int, scratch: Path, *, act: bool = False) -> Fuzz:
+def run(count: int, seed: int, scratch: Path, *, first: int = 0, act: bool = False) -> Fuzz:
     """Try `count` mutations; raise `Finding` at the first that is not handled as it must be.
 
     Policies that are accepted so far are let act only if `act`: it takes most of the time.
@@ -433,7 +433,7 @@ def run(count: int, seed: int, scratch: Path, *, act: bool = False) -> Fuzz:
         for original in (fuzz.whole, fuzz.small):
             check.inspect_entry(original)  # the originals are fine, or nothing below would mean anything
         plan = [kind for kind, share in KINDS.items() for _ in range(share)]
-        for number in range(count):
+        for number in range(first, first + count):
             rng = np.random.default_rng([seed, number])
             kind = plan[number % len(plan)]
             try:
@@ -451,9 +451,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        done = run(chosen.count, chosen.seed, Path(folder))
+        done = run(chosen.count, chosen.seed, Path(folder), first=chosen.first)
     for name, number in sorted(done.counts.items()):
         print(f"{number:6}  {name}")
     print(f"{sum(done.counts.values()):6}  mutations, {len(done.lines)} different lines of refusal, 0 findings")

@@ -84,7 +84,7 @@ def challenge_entry(
                 zip(cell["return"], cell["length"], cell["won"] or [pd.NA] * len(cell["return"]), strict=True)
             )
         ],
-        columns=list(COLUMNS),
+        columns=pd.Index(list(COLUMNS)),
     ).astype(COLUMNS)
     lowered = _lowered(verified, played)
     if not lowered:

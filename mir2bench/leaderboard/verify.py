@@ -309,21 +309,12 @@ def _with_failures(rows: pd.DataFrame, lost: pd.DataFrame, variant: VariantSpec,
     """Add the evaluations that the policy failed: episodes of no step that pay the variant's floor."""
     if lost.empty:
         return rows.reset_index(drop=True)
-    won = pd.NA if rows["won"].isna().all() else False
-    added = [
-        (
-            variant.id,
-            cell.defender,
-            cell.defender_seed,
-            cell.attacker,
-            pd.NA,
-            cell.phi,
-            episode,
-            variant.floor.score,
-            0,
-            won,
-        )
-        for cell in lost.itertuples()
+    won: Any = pd.NA if bool(rows["won"].isna().to_numpy().all()) else False
+    pay = {"return": variant.floor.score, "length": 0, "won": won}
+    added: list[dict[Any, Any]] = [
+        {**cell, "attacker_seed": pd.NA, "episode": episode, **pay}
+        for cell in lost.to_dict("records")
         for episode in range(episodes)
     ]
-    return pd.concat([rows, pd.DataFrame(added, columns=list(COLUMNS)).astype(COLUMNS)], ignore_index=True)
+    table: Any = pd.DataFrame(added)
+    return pd.concat([rows, table[list(COLUMNS)].astype(COLUMNS)], ignore_index=True)
