@@ -81,4 +81,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         hint = f"Did you mean {' or '.join(f'`{short[c]}`' for c in close)}?"
     else:
         hint = f"There are: {', '.join(names) if names else 'none'}."
-    return UnknownNameError(f"No {kind} `{name}`. {hint}")
+    return UnknownNameError(f"No {kind} `{name if len(name) <= 200 else name[:200] + '...'}`. {hint}")
+
+
+def short(value: object) -> str:
+    """Return a value as an error message shows it: what strangers wrote may be long."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -6,11 +6,14 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from mir2bench.cli import run
+
+if TYPE_CHECKING:
+    from mir2bench.evaluation.study import Study
 
 DESCRIPTION = """Train (or load) defenders, train adversaries against them, and report how they hold up.
 
@@ -21,6 +24,7 @@ Examples:
   python -m mir2bench.evaluate --algo mir2 scripted:centroid --env Rendezvous5-adv2-v0 --seeds 3
   python -m mir2bench.evaluate --policy runs/a/bundle runs/b/bundle
   python -m mir2bench.evaluate --algo mir2 --set lam=0.001
+  python -m mir2bench.evaluate --algo mir2 --budget standard --submit my-mir2
   python -m mir2bench.evaluate --algo maddpg mir2 --budget standard --out runs/comparison --resume"""
 
 
@@ -48,6 +52,8 @@ class Options:
     """Study folder; the default is runs/<date-time>-<algorithms>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Continue the study in --out where it stopped."""
+    submit: str | None = None
+    """Enter the result into the leaderboards' folder under this short name; for one defender on one variant."""
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
     """Settings that differ from an algorithm's defaults; ALGORITHM.KEY=VALUE for one algorithm alone."""
 
@@ -71,13 +77,36 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
         partitions=options.partitions,
         settings=options.settings,
     )
+    if options.submit is not None:
+        check_submission(study, options.submit)
     names = options.algo or (("policies",) if options.policy else (DEFAULT_ALGORITHM,))
     out = options.out or default_out(names)
     summary = study.run(out, workers=options.workers, resume=options.resume, command=command_line(options))
     if summary["failures"]:
         print(f"error: {shortfall(summary)}", file=sys.stderr)
         return 1
+    if options.submit is not None:
+        from mir2bench.leaderboard.new import submit_run
+
+        print(f"Entry: {submit_run(out, options.submit, policies=options.policy)}")
     return 0
+
+
+def check_submission(study: Study, name: str) -> None:
+    """Find out before any work is done what a study cannot be entered for; see `--submit`.
+
+    Raises:
+        ConfigError: it has several defenders or variants.
+        EntryError: the name is no short name or taken, or there is no folder to enter it into.
+    """
+    from mir2bench.errors import ConfigError
+    from mir2bench.leaderboard.new import About, free_folder
+
+    if len(study.contenders) * len(study.variants) != 1:
+        raise ConfigError(
+            "--submit enters one defender on one variant. Enter the others with `python -m mir2bench.leaderboard new`."
+        )
+    free_folder(study.variants[0].id, About(name).name)
 
 
 def command_line(options: Options) -> str:

@@ -22,7 +22,7 @@ from typing import Any, cast
 import gymnasium
 
 from mir2bench.content import content_dir
-from mir2bench.errors import MissingDependencyError, SpecError, unknown_name
+from mir2bench.errors import MissingDependencyError, SpecError, short, unknown_name
 
 NAMESPACE = "mir2bench"
 _ID = re.compile(r"[A-Za-z0-9_]+/[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*-adv(\d+)-v(\d+)")
@@ -287,34 +287,38 @@ def _world_specs(family: Mapping[str, Any], world: Mapping[str, Any], where: str
     def integer(key: str, low: int) -> int:
         value = world[key]
         if type(value) is not int or value < low:
-            raise SpecError(f"{where}: `{key}` must be an integer of {low} or more, but it is {value!r}.")
+            raise SpecError(f"{where}: `{key}` must be an integer of {low} or more, but it is {short(value)}.")
         return value
 
     def text(table: Mapping[str, Any], key: str, default: str | None = None) -> str:
         value = table.get(key, default)
         if not isinstance(value, str):
-            raise SpecError(f"{where}: `{key}` must be a text, but it is {value!r}.")
+            raise SpecError(f"{where}: `{key}` must be a text, but it is {short(value)}.")
         return value
 
     def anchor(key: str) -> Anchor:
         table = world[key]
         if not isinstance(table, dict):
-            raise SpecError(f"{where}: `{key}` must be a table {{score = ..., origin = ...}}, but it is {table!r}.")
+            raise SpecError(
+                f"{where}: `{key}` must be a table {{score = ..., origin = ...}}, but it is {short(table)}."
+            )
         _check_keys(table, f"{where}, `{key}`", {"score", "origin"}, set())
         score = table["score"]
         if isinstance(score, bool) or not isinstance(score, int | float) or not -1e9 < score < 1e9:
-            raise SpecError(f"{where}: `{key}.score` must be a finite number, but it is {score!r}.")
+            raise SpecError(f"{where}: `{key}.score` must be a finite number, but it is {short(score)}.")
         return Anchor(float(score), text(table, "origin"))
 
     name, engine = text(world, "name"), text(family, "engine")
     n_agents, version, horizon = integer("agents", 1), integer("version", 0), integer("horizon", 1)
     counts = world["adversaries"]
     if not isinstance(counts, list) or not counts or any(type(k) is not int or not 0 <= k < n_agents for k in counts):
-        raise SpecError(f"{where}: `adversaries` must list numbers from 0 to {n_agents - 1}, but it is {counts!r}.")
+        raise SpecError(
+            f"{where}: `adversaries` must list numbers from 0 to {n_agents - 1}, but it is {short(counts)}."
+        )
     floor, ceiling = anchor("floor"), anchor("ceiling")
     engine_args = world.get("engine_args", {})
     if not isinstance(engine_args, dict):
-        raise SpecError(f"{where}: `engine_args` must be a table, but it is {engine_args!r}.")
+        raise SpecError(f"{where}: `engine_args` must be a table, but it is {short(engine_args)}.")
     history = world["history"]
     if not isinstance(history, list) or len(history) != version + 1 or not all(isinstance(h, str) for h in history):
         raise SpecError(f"{where}: `history` must hold one line for each of the versions 0 to {version}.")
@@ -346,7 +350,7 @@ def _settings(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not tables or not all(isinstance(v, bool | int | float | str) for v in flat):
         raise SpecError(
             f"{where}: `settings` must be a table of plain values, or of such tables by algorithm, but it is "
-            f"{settings!r}."
+            f"{short(settings)}."
         )
     return settings
 
@@ -363,7 +367,7 @@ def _merge(family: Mapping[str, Any], world: Mapping[str, Any]) -> dict[str, Any
 def _check_keys(table: Any, where: str, required: set[str], optional: set[str]) -> None:
     allowed = required | optional
     if not isinstance(table, Mapping):
-        raise SpecError(f"{where}: must be a table of `key = value` lines, but it is {table!r}.")
+        raise SpecError(f"{where}: must be a table of `key = value` lines, but it is {short(table)}.")
     for key in table:
         if key not in allowed:
             raise SpecError(f"{where}: {unknown_name('key', key, allowed)} Allowed: {', '.join(sorted(allowed))}.")

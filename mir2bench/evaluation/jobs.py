@@ -13,7 +13,7 @@ from typing import Any
 import mir2bench
 from mir2bench.attackers import make_attacker
 from mir2bench.evaluation.contenders import Contender, scripted_class
-from mir2bench.evaluation.protocol import CLEAN, Budget, Protocol, attack_seed, evaluation_seeds, transferred
+from mir2bench.evaluation.protocol import CLEAN, PUBLIC, Budget, Draw, Protocol, attack_seed, transferred
 from mir2bench.partition import Partition
 from mir2bench.registration import VariantSpec
 
@@ -69,7 +69,11 @@ def digest(data: Any) -> str:
 
 
 def plan(
-    protocol: Protocol, budget: Budget, variants: Sequence[VariantSpec], contenders: Sequence[Contender]
+    protocol: Protocol,
+    budget: Budget,
+    variants: Sequence[VariantSpec],
+    contenders: Sequence[Contender],
+    draw: Draw = PUBLIC,
 ) -> list[Job]:
     """Return all jobs of a study: trainings first, then attacks, then roll-outs.
 
@@ -77,10 +81,10 @@ def plan(
     """
     jobs: list[Job] = []
     for variant in variants:
-        phis = protocol.partitions(variant, budget)
+        phis = protocol.partitions(variant, budget, draw)
         configs = {name: attacker_config(name, variant) for name in protocol.configurable} if phis else {}
         fixed = protocol.untrained(variant) if phis else ()
-        teams = [[_Team(variant, budget, c, index) for index in range(len(c.seeds))] for c in contenders]
+        teams = [[_Team(variant, budget, draw, c, index) for index in range(len(c.seeds))] for c in contenders]
         for team in (team for seeds in teams for team in seeds):
             jobs += [team.training] if team.training else []
             jobs.append(team.play(CLEAN, Partition.of(variant.n_agents)))
@@ -119,8 +123,8 @@ class _Team:
         restarts: numbers of the attacks on each cell.
     """
 
-    def __init__(self, variant: VariantSpec, budget: Budget, contender: Contender, index: int) -> None:
-        self.variant, self.budget, self.contender = variant, budget, contender
+    def __init__(self, variant: VariantSpec, budget: Budget, draw: Draw, contender: Contender, index: int) -> None:
+        self.variant, self.budget, self.draw, self.contender = variant, budget, draw, contender
         self.seed = contender.seeds[index]
         self.restarts = range(budget.attack_restarts)
         self.attacks: dict[Partition, list[Job]] = {}
@@ -153,7 +157,7 @@ class _Team:
             "phi": phi_text(phi),
             "attacker": name,
             "config": config,
-            "seed": attack_seed(self.seed, restart),
+            "seed": self.draw.first_attack + attack_seed(self.seed, restart),
             "steps": self.budget.attack_steps,
         }
         label = f"{name}-phi{phi.label}-restart{restart}"
@@ -178,7 +182,7 @@ class _Team:
             "attacker": name,
             "adversary": "none" if name == CLEAN else "job" if trained else "untrained",
             "episodes": self.budget.episodes,
-            "first_seed": evaluation_seeds(1)[0],
+            "first_seed": self.draw.first_episode,
             "attacker_seed": trained.params["seed"] if trained else None,
         }
         if config is not None:

@@ -94,6 +94,34 @@ def get_budget(name: str) -> Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """Where the random numbers of a study's attacks and evaluation episodes begin.
+
+    The default, `PUBLIC`, is known to all. Whoever must not be prepared for gives another.
+
+    Attributes:
+        first_episode: seed of the first evaluation episode; the others count up from it.
+        first_attack: added to the seed of every attack.
+        partitions: which of the protocol's partitions are attacked, as texts of zeros and ones; () for the budget's.
+    """
+
+    first_episode: int = _EVALUATION_SEED
+    first_attack: int = 0
+    partitions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.first_episode < _EVALUATION_SEED or self.first_attack < 0:
+            raise ConfigError(
+                f"evaluation episodes start at seed {_EVALUATION_SEED} or above and attack seeds at 0 or above, apart "
+                f"from all training seeds, but they start at {self.first_episode} and {self.first_attack}."
+            )
+
+
+PUBLIC = Draw()
+"""What every study uses."""
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """Which attackers play against which partitions.
 
@@ -126,10 +154,11 @@ class Protocol:
         """The attackers that may have a configuration."""
         return (*self.trained, *self.white_box)
 
-    def partitions(self, variant: VariantSpec, budget: Budget) -> list[Partition]:
+    def partitions(self, variant: VariantSpec, budget: Budget, draw: Draw = PUBLIC) -> list[Partition]:
         """Return the partitions to attack, in lexicographic order; the same for every defender and seed.
 
-        All N for one adversary, `sampled_partitions` distinct ones for more, none for the plain Dec-POMDP.
+        All N for one adversary, `sampled_partitions` distinct ones for more, none for the plain Dec-POMDP; of these
+        the ones that `draw` picks, if it does.
         """
         n, k = variant.n_agents, variant.n_adversaries
         if k == 0:
@@ -139,6 +168,8 @@ class Protocol:
         else:
             rng = np.random.default_rng(_PARTITION_SEED)
             chosen = sample_partitions(n, k, min(self.sampled_partitions, count_partitions(n, k)), rng)
+        if draw.partitions:
+            return [phi for phi in chosen if "".join(map(str, phi.phi)) in draw.partitions]
         return chosen[: budget.partitions]
 
     def untrained(self, variant: VariantSpec) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ study.json                what is studied; another study cannot use the folder
 jobs/<key>/               a finished job: job.json and its results, renamed into place
 logs/<label>/             TensorBoard
 failures/<key>.txt        why a job failed
-scores.parquet, summary.json, report/
+scores.parquet, attacks.parquet (curves of the trained attacks), summary.json, report/
 """
 
 from __future__ import annotations

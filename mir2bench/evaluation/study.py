@@ -20,7 +20,7 @@ from mir2bench.evaluation.files import plain, replace_file, write_json
 from mir2bench.evaluation.jobs import KINDS, Job, attacker_config, plan
 from mir2bench.evaluation.monitor import Monitor, default_console
 from mir2bench.evaluation.outcomes import tabulate
-from mir2bench.evaluation.protocol import BUDGETS, Budget, Protocol, get_budget, get_protocol
+from mir2bench.evaluation.protocol import BUDGETS, PUBLIC, Budget, Draw, Protocol, get_budget, get_protocol
 from mir2bench.evaluation.report import write_report
 from mir2bench.evaluation.scores import (
     collect_cells,
@@ -51,12 +51,14 @@ class Study:
         contenders: who.
         protocol: which attackers and partitions.
         budget: how much work.
+        draw: where its random numbers begin.
     """
 
     variants: tuple[VariantSpec, ...]
     contenders: tuple[Contender, ...]
     protocol: Protocol
     budget: Budget
+    draw: Draw = PUBLIC
 
     @classmethod
     def resolve(
@@ -109,10 +111,12 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that determines the results, as plain data."""
+        drawn = {} if self.draw == PUBLIC else {"draw": dataclasses.asdict(self.draw)}
         return {
             "mir2bench": mir2bench.__version__,
             "protocol": self.protocol.to_dict(),
             "budget": dataclasses.asdict(self.budget),
+            **drawn,
             "variants": [variant.to_dict() for variant in self.variants],
             "contenders": [contender.to_dict() for contender in self.contenders],
             "attackers": {
@@ -124,7 +128,7 @@ class Study:
 
     def jobs(self) -> list[Job]:
         """Return the plan."""
-        return plan(self.protocol, self.budget, self.variants, self.contenders)
+        return plan(self.protocol, self.budget, self.variants, self.contenders, self.draw)
 
     def why_not_board(self) -> str:
         """Return why the results may not enter the leaderboard, or ""."""
@@ -246,6 +250,7 @@ class Study:
             **environment(),
         }
         replace_file(store.root / "scores.parquet", lambda path: scores.to_parquet(path, index=False))
+        replace_file(store.root / "attacks.parquet", lambda path: attacks.to_parquet(path, index=False))
         write_report(store.root, summary, self.variants, outcomes, trainings, attacks)
         write_json(store.root / "summary.json", summary)
         return plain(summary)

@@ -118,7 +118,7 @@ def rollout(
         obs, mask = engine.obs.copy(), None if engine.mask is None else engine.mask.copy()
         with _naming(team_name):
             actions, carry = team.act(obs, carry, mask, rng=team_rng, deterministic=True)
-        actions = _checked(actions, layout, batch, layout.n_agents, team_name)
+        actions = check_actions(actions, layout, batch, layout.n_agents, team_name)
         if adversary is not None:
             with _naming(adversary_name):
                 if isinstance(adversary, Knowing):
@@ -132,7 +132,7 @@ def rollout(
                         rng=adversary_rng,
                         deterministic=True,
                     )
-            actions = perturb(actions, _checked(chosen, layout, batch, len(index), adversary_name), phi)
+            actions = perturb(actions, check_actions(chosen, layout, batch, len(index), adversary_name), phi)
         try:
             worlds.step(actions)
         except ActionError as error:
@@ -166,7 +166,7 @@ def _naming(name: str) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _checked(actions: Any, layout: Layout, batch: int, n_agents: int, name: str) -> np.ndarray:
+def check_actions(actions: Any, layout: Layout, batch: int, n_agents: int, name: str) -> np.ndarray:
     """Return the actions as an array, or say whose they are and what is wrong."""
     actions = np.asarray(actions)
     expected = layout.action_shape(batch, n_agents)

@@ -1,0 +1,1 @@
+"""Leaderboards: entries as data, checked and attacked anew before they count."""
