@@ -68,7 +68,9 @@ def build(content: Path, out: Path) -> Built:
         StorageError: it cannot be written.
     """
     out = Path(out)
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file()))):
+    if out.is_symlink() or (
+        out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file()))
+    ):
         raise EntryError(f"{out} holds something else than a built site. Choose another folder, or empty this one.")
     boards = read_board(Path(content))
     environment, script = _environment(), _datatables()
