@@ -233,7 +233,7 @@ def test_altered_files_are_refused(content: Path, tmp_path: Path) -> None:
 def test_entries_in_the_wrong_folder_are_refused(content: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(content, tmp_path / "board")
     (copy / BOARD / "method-0").rename(copy / BOARD / "other")
-    with pytest.raises(EntryError, match="Move it there"):
+    with pytest.raises(EntryError, match="must lie there"):
         site.build(copy, tmp_path / "out")
 
 
@@ -325,7 +325,7 @@ def test_chart_geometry() -> None:
     assert chart["series"][0]["path"] == f"M{plot['left']} {plot['bottom']}L{plot['right']} {plot['top']}"
     assert line_chart([], "x", "y") is None
     assert line_chart([Line("flat", [(0, 5.0), (1, 5.0)])], "x", "y") is not None
-    assert [tick_text(v) for v in (0, -0.5, 300_000, 2.5e6)] == ["0", "−0.5", "300k", "2.5M"]
+    assert [tick_text(v) for v in (0, -0.5, 300_000, 2.5e6)] == ["0", "\N{MINUS SIGN}0.5", "300k", "2.5M"]
 
 
 def test_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

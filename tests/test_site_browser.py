@@ -122,7 +122,7 @@ def test_sorts_by_every_click_and_by_keyboard(visit: Callable[..., Any]) -> None
     cells = [
         c.text.split("\n")[0] for c in browser.find_elements("css selector", "#table-reported tbody td:nth-child(5)")
     ]
-    values = [float(cell.replace("−", "-")) for cell in cells]
+    values = [float(cell.replace("\N{MINUS SIGN}", "-")) for cell in cells]
     assert values == sorted(values, reverse=True)
     assert names(browser) != first
     clean.find_element("css selector", "[role=button]").send_keys(Keys.ENTER)
@@ -189,7 +189,8 @@ def test_theme_button_fixes_the_scheme(visit: Callable[..., Any]) -> None:
 
     browser = visit("index.html")
     light = paper()
-    assert visit("index.html", scheme="dark") and paper() != light
+    visit("index.html", scheme="dark")
+    assert paper() != light
     button = browser.find_element("css selector", "button.theme")
     button.click()  # system -> light
     assert paper() == light
@@ -226,7 +227,8 @@ def test_axe_finds_nothing(visit: Callable[..., Any], size: tuple[int, int], sch
         browser.execute_script(AXE.read_text(encoding="utf-8"))
         found = browser.execute_async_script(
             "const done = arguments[0]; for (const d of document.querySelectorAll('details')) d.open = true;"
-            "axe.run({preload: false}).then(r => done([r.passes.length, r.violations.map(v => [v.id, v.impact, v.nodes[0].html])]))"
+            "axe.run({preload: false})"
+            ".then(r => done([r.passes.length, r.violations.map(v => [v.id, v.impact, v.nodes[0].html])]))"
         )
         assert found[0] > 10
         assert found[1] == [], page
