@@ -124,5 +124,3 @@ def _files(content: Any, folder: Path) -> None:
             (folder / content["path"]).parent.mkdir(parents=True, exist_ok=True)
             (folder / content["path"]).write_bytes(data)
             content.update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-
-

@@ -55,6 +55,10 @@ def test_wheel_holds_the_content_and_nothing_else(built: tuple[Path, Path]) -> N
         assert {name for name in names if name.startswith(f"mir2bench/_content/{folder}/")} == wanted
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "mir2bench").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
+    board = ROOT / "mir2bench" / "leaderboard"
+    site = {p.relative_to(ROOT).as_posix() for part in ("assets", "templates") for p in (board / part).iterdir()}
+    assert len(site) > 8
+    assert site <= names
 
 
 def test_sdist_holds_what_a_contributor_needs(built: tuple[Path, Path]) -> None:

@@ -103,7 +103,9 @@ def line_chart(
                 "note": line.note,
                 "path": _path([(x_axis(x), y_axis(y)) for x, y in line.points], line.step),
                 "band": _band(line, x_axis, y_axis),
-                "dots": [(x_axis(x), y_axis(y)) for x, y in line.points] if not line.step and len(line.points) < 25 else [],
+                "dots": [(x_axis(x), y_axis(y)) for x, y in line.points]
+                if not line.step and len(line.points) < 25
+                else [],
             }
             for line in lines
         ],

@@ -266,8 +266,8 @@ FIXED: tuple[Column, ...] = (
         "cells",
         "Cells",
         "How many of the protocol's cells (training seed and partition) were attacked. Verifying a sample is the rule "
-        "at first; a row is final once all of them were. An evaluation fails if the policy's answer cannot be played or "
-        "does not come in time; it counts as the floor.",
+        "at first; a row is final once all of them were. An evaluation fails if the policy's answer cannot be played "
+        "or does not come in time; it counts as the floor.",
         _cells,
         part="details",
     ),

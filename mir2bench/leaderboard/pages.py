@@ -120,9 +120,7 @@ def _shown(rows: Sequence[Row]) -> list[Row]:
 
 def _profile_chart(rows: Sequence[Row]) -> dict[str, Any] | None:
     lines = [charts.Line(r.entry.method.name, charts.profile(r.runs.scores), step=True) for r in _shown(rows)]
-    chart = charts.line_chart(
-        lines, "normalized score", "share of runs above", x_range=(0.0, 1.0), y_range=(0.0, 1.0)
-    )
+    chart = charts.line_chart(lines, "normalized score", "share of runs above", x_range=(0.0, 1.0), y_range=(0.0, 1.0))
     if chart is None:
         return None
     at = [0.1, 0.3, 0.5, 0.7, 0.9]
@@ -226,11 +224,22 @@ def _evaluation(table: Table, row: Row) -> dict[str, Any]:
         "attackers": [(name, measured(score), counts[name]) for name, score in attackers],
         "not_applicable": sorted(scores.not_applicable.items()),
         "partitions": [
-            (phi_label(phi) or "nobody", measured(score), charts.gauge(score.normalized, score.normalized_ci), phi == weakest)
+            (
+                phi_label(phi) or "nobody",
+                measured(score),
+                charts.gauge(score.normalized, score.normalized_ci),
+                phi == weakest,
+            )
             for phi, score in sorted(scores.partitions.items(), reverse=True)
         ],
         "cells": [
-            (c.seed, phi_label(c.phi) or "nobody", charts.signed(f"{c.clean:.2f}"), charts.signed(f"{c.worst:.2f}"), c.attacker)
+            (
+                c.seed,
+                phi_label(c.phi) or "nobody",
+                charts.signed(f"{c.clean:.2f}"),
+                charts.signed(f"{c.worst:.2f}"),
+                c.attacker,
+            )
             for c in sorted(scores.cells, key=lambda c: (c.seed, [-int(d) for d in c.phi]))
         ],
         "curves": _budget_chart([(curve.attacker, curve) for curve in scores.curves], levels),

@@ -27,8 +27,9 @@ from mir2bench.content import content_dir
 from mir2bench.errors import MissingDependencyError
 from mir2bench.evaluation.files import plain, settle_folder, storing
 from mir2bench.leaderboard import columns, pages
+from mir2bench.leaderboard.board import read_board
 from mir2bench.leaderboard.check import check_files, plain_files
-from mir2bench.leaderboard.entry import ENTRY_FILE, Entry, EntryError, read_entry
+from mir2bench.leaderboard.entry import ENTRY_FILE, Entry, EntryError
 from mir2bench.registration import VariantSpec, load_family, spec
 
 _HERE = Path(__file__).parent
@@ -68,9 +69,14 @@ def build(content: Path, out: Path) -> Built:
         StorageError: it cannot be written.
     """
     out = Path(out)
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file()))):
+    if out.is_symlink() or (
+        out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file()))
+    ):
         raise EntryError(f"{out} holds something else than a built site. Choose another folder, or empty this one.")
     boards = read_board(Path(content))
+    for entry in (entry for entries in boards.values() for entry in entries):
+        folder = Path(content) / entry.folder
+        check_files(entry, folder, plain_files(folder))
     environment, script = _environment(), _datatables()
     temporary = out.with_name(f".{out.name}.tmp")
     with storing(out):
@@ -90,22 +96,6 @@ def build(content: Path, out: Path) -> Built:
     written = [path for path in out.rglob("*") if path.is_file()]
     count, size = sum(map(len, boards.values())), sum(path.stat().st_size for path in written)
     return Built(out / "index.html", len(boards), count, len(written), size)
-
-
-def read_board(content: Path) -> dict[str, list[Entry]]:
-    """Read all entries: variant id -> its entries, both sorted.
-
-    Raises:
-        EntryError: an entry breaks a rule, lies in another folder than it says, or holds other files than it says.
-    """
-    found: dict[str, list[Entry]] = {}
-    for folder in sorted(path for path in content.glob("*/*") if path.is_dir()):
-        entry = read_entry(folder)
-        if folder.relative_to(content).as_posix() != str(entry.folder):
-            raise EntryError(f"{folder} says that it is {entry.folder}. Move it there.")
-        check_files(entry, folder, plain_files(folder))
-        found.setdefault(entry.variant, []).append(entry)
-    return found
 
 
 class _Site:

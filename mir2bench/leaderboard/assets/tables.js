@@ -37,6 +37,8 @@
     const tell = () => {
       const fit = table.rows({ search: "applied" }).count();
       count.textContent = fit === rows ? `${rows} rows` : `${fit} of ${rows} rows`;
+      const turn = table.table().container().querySelector(".dt-paging nav");
+      if (turn) turn.setAttribute("aria-label", `Pages of the table: ${element.dataset.title}`);
     };
     table.on("draw", tell);
     tell();
