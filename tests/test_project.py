@@ -138,7 +138,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
-    optional = {"imageio_ffmpeg", "jax", "jaxmarl", "onnx", "onnxruntime"}  # films and extras; their errors name the pip line
+    optional = {"imageio_ffmpeg", "jax", "jaxmarl", "onnx", "onnxruntime"}  # their errors name the pip line
     declared = {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]}
     third = {m for m in imported if m not in sys.stdlib_module_names} - {"mir2bench"} - optional
     assert {canonicalize_name(distributions.get(m, m)) for m in third} <= declared
