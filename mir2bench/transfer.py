@@ -73,7 +73,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
         harder = list(worlds.values())[-1 if 1.0 not in options.levels else 1 + options.levels.index(1.0)]
         output.figure("trajectories", draw_paths(matches, adversaries, harder, seeds[:1]))
     for arm in (CLEAN, ATTACKED):
-        rows = table[table["arm"] == arm]
+        rows: Any = table[table["arm"] == arm]
         output.show(rows[["policy", "world", "return", "low", "high", "reached", "steps"]], f"{arm}: team return")
     words = ["python", "-m", "mir2bench.transfer"]
     output.summary(
@@ -166,7 +166,8 @@ def tabulate(episodes: pd.DataFrame) -> pd.DataFrame:
     from mir2bench.evaluation.statistics import clustered_interval
 
     rows = []
-    for (policy, world, arm), part in episodes.groupby(["policy", "world", "arm"], sort=False):
+    groups: Any = episodes.groupby(["policy", "world", "arm"], sort=False)
+    for (policy, world, arm), part in groups:
         row: dict[str, Any] = {"policy": policy, "world": world, "arm": arm}
         for value, low, high in (
             ("return", "low", "high"),
