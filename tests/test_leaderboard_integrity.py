@@ -215,12 +215,13 @@ class Breaks(Cheat):
         return {"shape": actions[:, :3], "range": actions * 100 + 50, "text": actions.astype(str)}[self.how]
 
 
+@pytest.fixture(scope="module")
+def honest() -> Any:
+    return load_policy(SOURCE / "policies" / "seed0")
+
+
 class TestCheats:
     """Known networks and checked graphs cannot play such tricks; the check would see them all the same."""
-
-    @pytest.fixture(scope="class")
-    def honest(self) -> Any:
-        return load_policy(SOURCE / "policies" / "seed0")
 
     def test_the_honest_policy_passes(self, honest: Any) -> None:
         assert try_policy(honest, spec(WORLD)).returns.mean() > -15

@@ -116,7 +116,9 @@ def plain_files(folder: Path) -> set[str]:
     waiting = [folder]
     while waiting:
         here = waiting.pop()
-        for item in os.scandir(here):
+        with os.scandir(here) as listing:
+            items = list(listing)
+        for item in items:
             path = Path(item.path).relative_to(folder).as_posix()
             mode = item.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
@@ -239,8 +241,10 @@ def _differing(told: Any, found: Any, where: str) -> str:
     if isinstance(told, list) and isinstance(found, list) and len(told) == len(found):
         pairs = enumerate(zip(told, found, strict=True))
         return next((text for i, pair in pairs if (text := _differing(*pair, f"{where}.{i}"))), "")
-    numbers = isinstance(told, int | float) and isinstance(found, int | float)
-    same = math.isclose(told, found, rel_tol=1e-6, abs_tol=1e-6) if numbers else told == found
+    if isinstance(told, int | float) and isinstance(found, int | float):
+        same = math.isclose(told, found, rel_tol=1e-6, abs_tol=1e-6)
+    else:
+        same = told == found
     return "" if same else f"`{where}` is {found}, but {ENTRY_FILE} says {told}"
 
 

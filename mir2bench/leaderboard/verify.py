@@ -221,14 +221,18 @@ def attack_task(
     """Do a verification's jobs; return key -> message of each that failed, and whether the policy is to blame."""
     study = Study(
         variants=(spec(variant),),
-        contenders=tuple(
-            Contender(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()}) for c in contenders
-        ),
+        contenders=tuple(map(_contender, contenders)),
         protocol=get_protocol(protocol),
         budget=Budget(**budget),
         draw=Draw(**{**draw, "partitions": tuple(draw["partitions"])}),
     )
     return _execute(study, Path(root), workers)
+
+
+def _contender(content: Mapping[str, Any]) -> Contender:
+    """Return a contender from what `dataclasses.asdict` and JSON made of it."""
+    plain_content: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    return Contender(**plain_content)
 
 
 def _execute(study: Study, root: Path, workers: int) -> dict[str, dict[str, Any]]:
