@@ -34,7 +34,7 @@ from mir2bench.leaderboard.check import check_entry
 from mir2bench.leaderboard.entry import Entry, EntryError, read_entry
 from mir2bench.leaderboard.new import About, new_entry, new_sanity_row, submit_entry
 from mir2bench.leaderboard.salt import read_salt, salt_hash, salted_draw
-from mir2bench.leaderboard.site import read_board
+from mir2bench.leaderboard.board import read_board
 from mir2bench.leaderboard.verify import Effort, verify_entries
 from mir2bench.partition import Partition
 from mir2bench.policies import save_policy
