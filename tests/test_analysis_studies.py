@@ -301,7 +301,7 @@ class TestAdversaries:
     def test_teams_are_trained_once_and_on_the_variant_that_was_named(self) -> None:
         contenders = [Contender("a", "trained", LEVEL, {"gain": 0.0}, (0, 1))]
         variants = tuple(adversaries.with_counts(tally(0, 4), (1, 2)))
-        study = adversaries.SharedTraining(variants, tuple(contenders), PROTOCOL, BUDGET, tally(0, 4))
+        study = adversaries.SharedTraining(variants, tuple(contenders), PROTOCOL, BUDGET, home=tally(0, 4))
         jobs = study.jobs()
         trainings = {job.key: job for job in jobs if job.kind == "train"}
         assert [job.params["seed"] for job in trainings.values()] == [0, 1]

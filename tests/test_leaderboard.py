@@ -28,13 +28,12 @@ from mir2bench.evaluation.study import Study
 from mir2bench.leaderboard import new as new_module
 from mir2bench.leaderboard import verify as verify_module
 from mir2bench.leaderboard.__main__ import main
-from mir2bench.leaderboard.board import all_entries
+from mir2bench.leaderboard.board import all_entries, read_board
 from mir2bench.leaderboard.challenge import challenge_entry
 from mir2bench.leaderboard.check import check_entry
 from mir2bench.leaderboard.entry import Entry, EntryError, read_entry
 from mir2bench.leaderboard.new import About, new_entry, new_sanity_row, submit_entry
 from mir2bench.leaderboard.salt import read_salt, salt_hash, salted_draw
-from mir2bench.leaderboard.board import read_board
 from mir2bench.leaderboard.verify import Effort, verify_entries
 from mir2bench.partition import Partition
 from mir2bench.policies import save_policy

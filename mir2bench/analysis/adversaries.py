@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +56,7 @@ class SharedTraining(Study):
         home: the variant that teams are trained on.
     """
 
-    home: VariantSpec
+    home: VariantSpec = field(kw_only=True)
 
     def to_dict(self) -> dict[str, Any]:
         """See `Study.to_dict`."""
@@ -85,7 +85,7 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
     names = options.algo or (() if options.policy else ("maddpg", "mir2"))
     contenders = resolve_contenders(names, options.policy, options.settings, range(budget.defender_seeds), variants)
     protocol = get_protocol(options.protocol)
-    study = SharedTraining(tuple(variants), tuple(contenders), protocol, budget, base)
+    study = SharedTraining(tuple(variants), tuple(contenders), protocol, budget, home=base)
     output = Output("adversaries", options)
     finished = run_study(study, output)
 

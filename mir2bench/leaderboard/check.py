@@ -362,7 +362,7 @@ def _replay(
             first, _ = policy.act(obs.copy(), carry, None if mask is None else mask.copy(), rng=rng, deterministic=True)
         legal = None if mask is None else mask.copy()
         actions, after = policy.act(obs.copy(), carry, legal, rng=rng, deterministic=True)
-        if repeat and not np.array_equal(first, actions):
+        if first is not None and not np.array_equal(first, actions):
             raise EntryError("it answers differently when asked again. A policy must depend on its observations alone.")
         carry = after
         answers.append(np.array(actions))
