@@ -363,7 +363,9 @@ class TestSandbox:
             "from mir2bench.leaderboard.sandbox import Limits, limit_this_process\n"
             "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "limit_this_process(Limits(file=1000))\n"
-            f"open({str(tmp_path / 'x')!r}, 'wb').write(b'x' * 5000)\n"
+            f"file = open({str(tmp_path / 'x')!r}, 'wb')\n"
+            "file.write(b'x' * 5000)\n"
+            "file.close()\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
         assert "File too large" in done.stderr

@@ -130,7 +130,9 @@ def limit_this_process(limits: Limits) -> str:
     ):
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        # Two seconds of processor time between the signal that names the reason and the one that does not.
+        last = value + 2 if kind == resource.RLIMIT_CPU and hard in (resource.RLIM_INFINITY, value + 2) else value
+        resource.setrlimit(kind, (value, last))
     if _leave_network():
         return "namespace"
     sys.addaudithook(_no_sockets)
