@@ -22,7 +22,9 @@ from mir2bench.evaluation.protocol import PROTOCOLS, get_budget, get_protocol, v
 from mir2bench.evaluation.scores import COLUMNS
 from mir2bench.leaderboard.entry import (
     ENTRY_FILE,
+    EPISODES,
     MAX_ENTRY,
+    PICTURE,
     Entry,
     EntryError,
     File,
@@ -147,10 +149,12 @@ def check_files(entry: Entry, folder: Path, found: set[str]) -> None:
         raise EntryError(f"{missing[0]} is missing.")
     for path, file in named.items():
         parts = path.split("/")
-        allowed = BUNDLE_FILES if parts[0] in ("policies", "challenges") else ("episodes.parquet",)
+        allowed = BUNDLE_FILES if parts[0] in ("policies", "challenges") else (EPISODES, PICTURE)
         beside = parts[{"policies": 2, "challenges": 3}.get(parts[0], len(parts) - 1) : -1]
         if parts[-1] not in allowed or beside not in ([], ["adversary"]):
             raise EntryError(f"{path} is no file of an entry: there are {', '.join(allowed)}.")
+        if parts[-1] == PICTURE and not (folder / path).read_bytes().startswith(b"\x89PNG\r\n\x1a\n"):
+            raise EntryError(f"{path} is no PNG.")
         size = (folder / path).stat().st_size
         if size != file.bytes:
             raise EntryError(f"{path} has {size} bytes, not {file.bytes} as {ENTRY_FILE} says.")

@@ -5,6 +5,7 @@ leaderboards/<variant>/<entry>/      <variant> is the id without "mir2bench/", <
     policies/seed<k>/                a policy bundle for each training seed
     reported/episodes.parquet        raw episodes behind `reported`, if its author gives them
     verified/episodes.parquet        raw episodes behind `verified`
+    verified/episode.png             one attacked episode, drawn
     challenges/<name>/<cell>/        bundles of the adversaries that lowered the row
 
 Models are strict: unknown keys, numbers that are not finite, texts without end and paths that leave the folder are
@@ -28,6 +29,7 @@ FORMAT = 1
 """Version of `entry.json`."""
 ENTRY_FILE, POLICIES, REPORTED, VERIFIED, CHALLENGES = "entry.json", "policies", "reported", "verified", "challenges"
 EPISODES = "episodes.parquet"
+PICTURE = "episode.png"
 NAME = "[a-z0-9][a-z0-9-]{0,62}"
 """Pattern of an entry's or a challenge's short name."""
 MAX_POLICY = 2**20  # bytes of one training seed's bundle, all files together
@@ -310,6 +312,8 @@ class Verified(Scores):
     failures: Count = 0
     """Evaluations that the policy failed, by an answer that cannot be played or none in time: the floor counts."""
     episodes: File
+    picture: File | None = None
+    """One episode under the strongest attacker that needs no training."""
 
     @model_validator(mode="after")
     def _counted(self) -> Verified:
@@ -400,6 +404,9 @@ class Entry(Strict):
             file = getattr(scores, "episodes", None)
             if file is not None and file.path != f"{table}/{EPISODES}":
                 raise ValueError(f"the episodes of `{table}` must be {table}/{EPISODES}, not {file.path}")
+            picture = getattr(scores, "picture", None)
+            if picture is not None and picture.path != f"{VERIFIED}/{PICTURE}":
+                raise ValueError(f"the picture of `{table}` must be {VERIFIED}/{PICTURE}, not {picture.path}")
         return self
 
     @property
@@ -411,6 +418,8 @@ class Entry(Strict):
         """Return all files that it names."""
         named = [file for policy in self.policies for file in policy.files]
         named += [file for c in self.challenges for adversary in c.adversaries for file in adversary.files]
+        if self.verified is not None and self.verified.picture is not None:
+            named.append(self.verified.picture)
         return named + [s.episodes for s in (self.reported, self.verified) if s is not None and s.episodes is not None]
 
 

@@ -28,6 +28,7 @@ TASKS = {
     "inspect": "mir2bench.leaderboard.check:inspect_task",
     "attack": "mir2bench.leaderboard.verify:attack_task",
     "play": "mir2bench.leaderboard.challenge:play_task",
+    "picture": "mir2bench.leaderboard.picture:picture_task",
 }
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000

@@ -120,6 +120,9 @@ class _Site:
         for entry in entries:
             files = {ENTRY_FILE: "everything on this page"}
             for scores in (entry.verified, entry.reported):
+                picture = getattr(scores, "picture", None)
+                if picture is not None:
+                    files[picture.path] = "one attacked episode, drawn"
                 if scores is not None and scores.episodes is not None:
                     files[scores.episodes.path] = "every episode behind the scores"
             downloads = [(path, self._copy(content, f"{entry.folder}/{path}"), what) for path, what in files.items()]

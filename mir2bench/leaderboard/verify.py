@@ -25,6 +25,7 @@ from mir2bench.leaderboard.check import check_entry
 from mir2bench.leaderboard.entry import (
     ENTRY_FILE,
     EPISODES,
+    PICTURE,
     POLICIES,
     VERIFIED,
     Entry,
@@ -33,6 +34,7 @@ from mir2bench.leaderboard.entry import (
     parse_entry,
 )
 from mir2bench.leaderboard.new import describe
+from mir2bench.leaderboard.picture import picture_task, strongest_script
 from mir2bench.leaderboard.salt import salt_hash, salted_draw
 from mir2bench.leaderboard.sandbox import Limits, TimeoutFailure, run_limited
 from mir2bench.leaderboard.scoring import scores_of
@@ -149,6 +151,13 @@ def verify_entries(
             "cells_total": (len(entry.training.seeds) or 1) * everyone,
             "failures": len(lost),
         }
+        if (chosen := strongest_script(entry, verdict)) is not None:
+            (folder / VERIFIED).mkdir(exist_ok=True)
+            order = {"folder": str(folder.resolve()), "attacker": chosen[0], "phi": chosen[1]}
+            if isolated:
+                run_limited("picture", order, Limits())
+            else:
+                picture_task(**order)
         reason = f"attacked anew: {effort.protocol}, {study.budget.attack_steps:,} steps per attack"
         done.append(write_verified(entry, folder, verdict, rows, "verify", reason))
     return done
@@ -197,6 +206,8 @@ def write_verified(
     path = folder / VERIFIED / EPISODES
     replace_file(path, lambda temporary: public(rows).to_parquet(temporary, index=False, compression="zstd"))
     content["verified"] = {**verdict, "episodes": describe(folder, f"{VERIFIED}/{EPISODES}")}
+    if (folder / VERIFIED / PICTURE).exists():
+        content["verified"]["picture"] = describe(folder, f"{VERIFIED}/{PICTURE}")
     written = parse_entry(json.dumps(plain(content)), str(folder / ENTRY_FILE))
     replace_file(folder / ENTRY_FILE, lambda temporary: temporary.write_text(dump_entry(written), encoding="utf-8"))
     return written
