@@ -62,6 +62,9 @@ class TallyEngine:
             self._clock[world] = 0
             self.obs[world, :, 0] = self.state[world, 0] = self.lengths[world] / 5
 
+    def snapshot(self, world: int) -> dict[str, np.ndarray]:
+        return {"obs": self.obs[world].copy()}
+
     def step(self, actions: np.ndarray) -> None:
         if (self._clock >= self.lengths).any():
             raise RuntimeError("a world was stepped after its end")
@@ -213,3 +216,8 @@ SUITE = Protocol(
     headline="worst",
 )
 BUDGET = Budget("stub", 10, 10, 1, 2, 4, None, True)
+
+
+def draw(history: Any, phi: np.ndarray, variant: Any) -> np.ndarray:
+    """Return a picture of nothing."""
+    return np.zeros((16, 16, 3), np.uint8)

@@ -55,9 +55,9 @@ def picture_task(folder: str, attacker: str, phi: str) -> None:
 
 
 def strongest_script(entry: Entry, scores: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the strongest attacker without training and the first verified partition; None if there is no picture."""
+    """Return the strongest attacker without training and the first verified partition; None if nobody attacks."""
     fixed = [name for name in fixed_attackers(spec(entry.variant)) if name in scores["attackers"]]
-    if not fixed or not hasattr(spec(entry.variant).engine_class, "drawing"):
+    if not fixed:
         return None
     return min(fixed, key=lambda name: scores["attackers"][name]["mean"]), scores["cells"][0]["phi"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from mir2bench.errors import StudyError
+from mir2bench.errors import Mir2BenchError, StudyError
 from mir2bench.evaluation.contenders import Contender, hash_folder
 from mir2bench.evaluation.executor import execute
 from mir2bench.evaluation.files import plain, replace_file
@@ -152,15 +153,22 @@ def verify_entries(
             "failures": len(lost),
         }
         if (chosen := strongest_script(entry, verdict)) is not None:
-            (folder / VERIFIED).mkdir(exist_ok=True)
-            order = {"folder": str(folder.resolve()), "attacker": chosen[0], "phi": chosen[1]}
-            if isolated:
-                run_limited("picture", order, Limits())
-            else:
-                picture_task(**order)
+            _draw(folder, *chosen, isolated=isolated)
         reason = f"attacked anew: {effort.protocol}, {study.budget.attack_steps:,} steps per attack"
         done.append(write_verified(entry, folder, verdict, rows, "verify", reason))
     return done
+
+
+def _draw(folder: Path, attacker: str, phi: str, *, isolated: bool) -> None:
+    """Draw an attacked episode; a policy that cannot be played has no picture."""
+    (folder / VERIFIED).mkdir(exist_ok=True)
+    (folder / VERIFIED / PICTURE).unlink(missing_ok=True)
+    order = {"folder": str(folder.resolve()), "attacker": attacker, "phi": phi}
+    with contextlib.suppress(Mir2BenchError):
+        if isolated:
+            run_limited("picture", order, Limits())
+        else:
+            picture_task(**order)
 
 
 def contender_of(entry: Entry, folder: Path) -> Contender:
