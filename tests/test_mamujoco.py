@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.seeding import np_random
 
 import mir2bench
@@ -24,9 +25,11 @@ from mir2bench.engines.mamujoco import MamujocoEngine
 from mir2bench.engines.mamujoco_physics import without_warnings
 from mir2bench.engines.mamujoco_robotics import PARTITIONS, RoboticsEngine
 from mir2bench.engines.mamujoco_robots import ROBOTS
-from mir2bench.engines.mamujoco_scripted import FreezeTraitor
+from mir2bench.engines.mamujoco_scripted import BackwardTraitor, FreezeTraitor
 from mir2bench.errors import ActionError, MissingDependencyError, SpecError, StateError
 from mir2bench.evaluation.contenders import make_scripted
+from mir2bench.learning.networks import Actor, ActorShape
+from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import build_scripted
@@ -453,3 +456,15 @@ def test_without_mujoco_the_error_has_the_pip_line() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert 'pip install "mir2bench[mujoco]"' in json.loads(said)
+
+
+def test_a_residual_policy_keeps_its_scripts_clock() -> None:
+    spec = mir2bench.spec("MAMujoco-HalfCheetah2x3-adv1-v0")
+    script, actor = BackwardTraitor(spec.layout), Actor(ActorShape(9, 3, False, 8, False))
+    for parameter in actor.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    residual = NetworkPolicy(actor, 1, script=("backward", script))
+    team, phi = make_scripted(spec, "gallop"), Partition((1, 0))
+    assert np.array_equal(
+        rollout(spec, team, phi, residual, range(2)).returns, rollout(spec, team, phi, script, range(2)).returns
+    )

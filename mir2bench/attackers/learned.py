@@ -204,6 +204,7 @@ class _Training:
         self.noise: Tensor | None = None
         self.script = script
         self.script_rng = np.random.default_rng(seed)
+        self.script_carry = None if script is None else script[1].initial_carry(worlds)
         self.policy = NetworkPolicy(self.actor, self.task.n_agents, script=script)
         self.played_against = (variant, victim, phi)
 
@@ -302,6 +303,7 @@ class _Training:
             done = task.ended
             next_values.append(self._value() * unit * torch.from_numpy(~task.terminated))
             ended.append(torch.from_numpy(done))
+            self._forget(done)
             task.restart()
         advantage = torch.zeros(task.batch)
         advantages = []
@@ -333,7 +335,17 @@ class _Training:
         """Return what the script adds to the actor's outputs now, (B, n, A); zeros without one."""
         if self.script is None:
             return torch.zeros(self.task.batch, self.task.n_agents, self.shape.action_dim)
-        return script_output(self.script[1], self.task.obs, self.task.mask, self.shape, self.script_rng)
+        base, self.script_carry = script_output(
+            self.script[1], self.task.obs, self.script_carry, self.task.mask, self.shape, self.script_rng
+        )
+        return base
+
+    def _forget(self, done: np.ndarray) -> None:
+        """Empty the script's memory in worlds that start anew."""
+        if self.script is not None and self.script_carry is not None and done.any():
+            fresh = np.asarray(self.script[1].initial_carry(self.task.batch))
+            self.script_carry = np.array(self.script_carry)
+            self.script_carry[done] = fresh[done]
 
     def _sample(self, obs: Tensor, mask: Tensor | None, base: Tensor) -> Tensor:
         """Draw actions, (B, n, A) before clipping or (B, n)."""

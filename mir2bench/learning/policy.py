@@ -23,8 +23,8 @@ class NetworkPolicy:
         actor: the network, of a known architecture; its parameters are used as they are.
         n_agents: n, the agents it plays: N for a team, K for the adversaries of a partition.
         noise: standard deviation of the Gaussian that non-deterministic continuous actions add.
-        script: name and policy of a script whose actions the actor's outputs are added to (a residual policy), or None.
-            Scripts have no memory.
+        script: name and policy of a script whose actions the actor's outputs are added to (a residual policy), or None;
+            then the script's memory is the policy's, and the actor is feed-forward.
         critic: the centralized critic that the team was trained with, for white-box attacks, or None.
         training_adversary: the adversary that the team was trained against, or None.
     """
@@ -47,7 +47,9 @@ class NetworkPolicy:
         self.training_adversary = training_adversary
 
     def initial_carry(self, batch: int) -> Carry:
-        """Return the empty memory, zeros (B, n, H) float32; None for feed-forward actors."""
+        """Return the empty memory: zeros (B, n, H) float32, the script's, or None for other feed-forward actors."""
+        if self.script is not None:
+            return self.script[1].initial_carry(batch)
         shape = self.actor.shape
         return np.zeros((batch, self.n_agents, shape.hidden), np.float32) if shape.recurrent else None
 
@@ -68,11 +70,14 @@ class NetworkPolicy:
                 f"this policy reads observations of shape (worlds, {n_agents}, {self.actor.shape.obs_dim}), but they "
                 f"have shape {obs.shape}. Was it trained for another variant?"
             )
-        memory = None if carry is None else torch.from_numpy(np.asarray(carry, dtype=np.float32))
-        out, memory = self.actor(torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32)), memory)
-        carry = None if memory is None else memory.numpy()
-        if self.script is not None:
-            out = out + script_output(self.script[1], obs, mask, self.actor.shape, rng)
+        seen = torch.from_numpy(np.ascontiguousarray(obs, dtype=np.float32))
+        if self.script is None:
+            memory = None if carry is None else torch.from_numpy(np.asarray(carry, dtype=np.float32))
+            out, memory = self.actor(seen, memory)
+            carry = None if memory is None else memory.numpy()
+        else:
+            base, carry = script_output(self.script[1], obs, carry, mask, self.actor.shape, rng)
+            out = self.actor(seen)[0] + base
         if self.actor.shape.discrete:
             logits = legal_logits(out, None if mask is None else torch.from_numpy(np.asarray(mask))).numpy()
             if not deterministic:
@@ -85,12 +90,14 @@ class NetworkPolicy:
 
 
 def script_output(
-    script: Policy, obs: np.ndarray, mask: np.ndarray | None, shape: ActorShape, rng: np.random.Generator
-) -> torch.Tensor:
-    """Return what a script's actions add to an actor's outputs, (B, n, A): themselves, or logits of its choice."""
-    action, _ = script.act(obs, script.initial_carry(len(obs)), mask, rng=rng)
+    script: Policy, obs: np.ndarray, carry: Carry, mask: np.ndarray | None, shape: ActorShape, rng: np.random.Generator
+) -> tuple[torch.Tensor, Carry]:
+    """Return what a script's actions add to an actor's outputs, (B, n, A), and the script's new memory.
+
+    They are the actions themselves, or logits of its choice.
+    """
+    action, carry = script.act(obs, carry, mask, rng=rng)
     if shape.discrete:
-        return (
-            SCRIPT_LOGIT * torch.nn.functional.one_hot(torch.from_numpy(np.asarray(action)), shape.action_dim).float()
-        )
-    return torch.from_numpy(np.asarray(action, dtype=np.float32))
+        choice = torch.nn.functional.one_hot(torch.from_numpy(np.asarray(action)), shape.action_dim)
+        return SCRIPT_LOGIT * choice.float(), carry
+    return torch.from_numpy(np.asarray(action, dtype=np.float32)), carry
