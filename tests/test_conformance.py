@@ -65,7 +65,8 @@ def test_discrete_worlds_pass_the_checks_of_others(toy: list[str]) -> None:
 
 
 def test_stable_baselines_can_batch_the_attacker() -> None:
-    env = DummyVecEnv([lambda: mir2bench.AttackerEnv(IDS[1], IdlePolicy(mir2bench.spec(IDS[1]).layout))] * 2)
+    variant = mir2bench.spec("Rendezvous5-adv1-v0")
+    env = DummyVecEnv([lambda: mir2bench.AttackerEnv(variant, IdlePolicy(variant.layout))] * 2)
     env.seed(3)
     obs: Any = env.reset()
     assert obs.shape == (2, 30)

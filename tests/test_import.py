@@ -85,8 +85,8 @@ def test_list_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert call("--adversaries", "2", "--json") == 0
     assert all(row["adversaries"] == 2 for row in json.loads(capsys.readouterr().out))
-    assert call("--family", "rendevous") == 2
-    assert capsys.readouterr().err == "error: No family `rendevous`. Did you mean `Rendezvous`?\n"
+    assert call("--family", "skirmsh") == 2
+    assert capsys.readouterr().err == "error: No family `skirmsh`. Did you mean `Skirmish`?\n"
     assert call("--adversaries", "9") == 0
     assert capsys.readouterr().err == "No variant matches.\n"
     for wrong in (["--famly", "x"], ["--adversaries", "many"], ["stray"]):
