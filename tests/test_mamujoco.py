@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -35,6 +37,8 @@ from mir2bench.partition import Partition
 from mir2bench.policies import build_scripted
 from mir2bench.registration import Anchor, VariantSpec
 from mir2bench.testing import check_env
+from mir2bench.testing.environments import equal
+from mir2bench.views.gym_env import GymEnv
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -357,6 +361,20 @@ def test_results_do_not_depend_on_batch_or_threads() -> None:
                     assert np.array_equal(other.obs[world], engine.obs[0])
                     assert np.array_equal(other.state[world], engine.state[0])
                     assert other.reward[world] == engine.reward[0]
+
+
+@pytest.mark.parametrize("id", ["MAMujoco-HalfCheetah2x3-adv1-v0", "MAMujoco-Ant4x2-adv1-v0"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copied_environment_goes_on_like_the_first(id: str, copied: Any) -> None:
+    env = GymEnv(id)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    other = copied(env)
+    for _ in range(5):
+        action = env.action_space.sample()
+        assert equal(env.step(action), other.step(action))
 
 
 def test_an_unstable_simulation_ends_its_world_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -33,6 +33,7 @@ except ImportError as error:
 
 _ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 _WORLDS_PER_THREAD = 8  # below this a thread costs more than it saves
+_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_{name}")) for name in ("BADQPOS", "BADQVEL", "BADQACC")]
 
 
@@ -87,6 +88,7 @@ class Simulations:
     forces: np.ndarray | None = None
 
     def __init__(self, robot: Robot, batch: int, threads: int) -> None:
+        self._made_of = (robot, batch, threads)
         self._steps = robot.frame_skip
         model = load_model(robot)
         self.rest = model.qpos0.copy()
@@ -95,6 +97,14 @@ class Simulations:
         self.qpos, self.qvel, self.ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
         self.torso = self._batch.bind("xpos")[:, 1]
         self.unstable = np.zeros(batch, dtype=bool)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"made_of": self._made_of, "state": self._batch.state.copy(), "unstable": self.unstable.copy()}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__init__(*kept["made_of"])
+        self._batch.state[:] = kept["state"]
+        self.unstable[:] = kept["unstable"]
 
     def place(self, worlds: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Put robots anywhere, (n, Nq) and (n, Nv), as if nothing had happened before."""
@@ -119,6 +129,7 @@ class ForceSimulations(Simulations):
     """
 
     def __init__(self, robot: Robot, batch: int, threads: int) -> None:
+        self._made_of = (robot, batch, threads)
         self._steps = robot.frame_skip
         self._model = load_model(robot)
         self.rest = self._model.qpos0.copy()
@@ -130,6 +141,20 @@ class ForceSimulations(Simulations):
         edges = np.linspace(0, batch, threads + 1).astype(int).tolist()
         self._slices = list(itertools.pairwise(edges))
         self._pool = ThreadPoolExecutor(threads - 1, "mir2bench-mujoco") if threads > 1 else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = np.zeros((len(self._data), mujoco.mj_stateSize(self._model, _STATE)))
+        for row, data in zip(state, self._data, strict=True):
+            mujoco.mj_getState(self._model, data, row, _STATE)
+        seen = {name: getattr(self, name).copy() for name in ("qpos", "qvel", "ctrl", "torso", "forces", "unstable")}
+        return {"made_of": self._made_of, "state": state, "seen": seen}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__init__(*kept["made_of"])
+        for row, data in zip(kept["state"], self._data, strict=True):
+            mujoco.mj_setState(self._model, data, row, _STATE)
+        for name, values in kept["seen"].items():
+            getattr(self, name)[:] = values
 
     def place(self, worlds: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
         """See `Simulations.place`."""
