@@ -18,6 +18,7 @@ from mir2bench.evaluation.contenders import Contender, resolve_contenders
 from mir2bench.evaluation.executor import Failure, default_workers, execute
 from mir2bench.evaluation.files import plain, replace_file, write_json
 from mir2bench.evaluation.jobs import KINDS, Job, attacker_config, plan
+from mir2bench.evaluation.limits import ANY, Limits, stoppable
 from mir2bench.evaluation.monitor import Monitor, default_console
 from mir2bench.evaluation.outcomes import tabulate
 from mir2bench.evaluation.protocol import BUDGETS, PUBLIC, Budget, Draw, Protocol, get_budget, get_protocol
@@ -151,6 +152,7 @@ class Study:
         console: Console | None = None,
         command: str = "",
         show: bool = True,
+        limits: Limits = ANY,
     ) -> dict[str, Any]:
         """Do all jobs that are not done yet, and write scores, summary and report.
 
@@ -164,6 +166,7 @@ class Study:
             console: where progress and results are shown; None for standard output.
             command: how to run the same again, for the report.
             show: whether results are shown at the end; progress always is.
+            limits: what one job may use.
 
         Returns:
             The content of `summary.json`.
@@ -184,8 +187,8 @@ class Study:
             todo = [job for job in jobs if not store.is_finished(job.key)]
             console.print(self._announcement(jobs, todo, workers, store.root), highlight=False)
             try:
-                with Monitor(console, todo, workers) as monitor:
-                    failures = execute(jobs, store, workers=workers, listener=monitor)
+                with stoppable(), Monitor(console, todo, workers) as monitor:
+                    failures = execute(jobs, store, workers=workers, listener=monitor, limits=limits)
             except KeyboardInterrupt:
                 console.print(f"Stopped. What is finished is kept in {store.root}; --resume continues.", soft_wrap=True)
                 raise
