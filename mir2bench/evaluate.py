@@ -48,6 +48,10 @@ class Options:
     """Most partitions attacked per variant, for a cheaper look; the default is the protocol's number."""
     workers: int | None = None
     """Processes; the default is one per core. The results do not depend on it."""
+    executor: str = "local"
+    """Where jobs run: local (processes on this machine) or ray (a Ray cluster)."""
+    ray_address: str | None = None
+    """The Ray cluster's head, HOST:PORT or auto; without it --executor ray starts a cluster on this machine."""
     job_minutes: float | None = None
     """A job that takes longer is ended and fails; by default it may take any time."""
     job_memory: float | None = None
@@ -88,7 +92,13 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
     names = options.algo or (("policies",) if options.policy else (DEFAULT_ALGORITHM,))
     out = options.out or default_out(names)
     summary = study.run(
-        out, workers=options.workers, resume=options.resume, command=command_line(options), limits=limits
+        out,
+        workers=options.workers,
+        resume=options.resume,
+        command=command_line(options),
+        limits=limits,
+        executor=options.executor,
+        address=options.ray_address,
     )
     if summary["failures"]:
         print(f"error: {shortfall(summary)}", file=sys.stderr)

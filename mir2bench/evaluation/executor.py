@@ -28,7 +28,7 @@ from mir2bench.evaluation.store import Store
 from mir2bench.evaluation.work import run_job
 from mir2bench.learning.progress import Progress
 
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
 _LOOK_EVERY = 0.5  # s between looks at what limited jobs use
 
 
@@ -103,7 +103,7 @@ def execute(
         StorageError: the study folder cannot be written any more.
         KeyboardInterrupt: the user stopped; finished jobs stay.
     """
-    queue = _Queue(jobs, store)
+    queue = Queue(jobs, store)
     store.forget_failures(queue.waiting)
     if workers == 1 and not limits:
         _run_here(queue, store, listener)
@@ -112,7 +112,7 @@ def execute(
     return queue.failures
 
 
-class _Queue:
+class Queue:
     """Which jobs may start: the first in the plan whose needs are met."""
 
     def __init__(self, jobs: Sequence[Job], store: Store) -> None:
@@ -147,7 +147,7 @@ class _Queue:
         listener.failed(job, failure)
 
 
-def _run_here(queue: _Queue, store: Store, listener: Listener) -> None:
+def _run_here(queue: Queue, store: Store, listener: Listener) -> None:
     while (job := queue.take()) is not None:
         listener.started(job)
         failure = None
@@ -191,7 +191,7 @@ class _Worker:
         self.connection.close()
 
 
-def _run_in_processes(queue: _Queue, store: Store, workers: int, listener: Listener, limits: Limits) -> None:
+def _run_in_processes(queue: Queue, store: Store, workers: int, listener: Listener, limits: Limits) -> None:
     pool: list[_Worker] = []
     try:
         while True:
@@ -226,7 +226,7 @@ def _run_in_processes(queue: _Queue, store: Store, workers: int, listener: Liste
             worker.stop()
 
 
-def _listen(worker: _Worker, queue: _Queue, store: Store, listener: Listener) -> bool:
+def _listen(worker: _Worker, queue: Queue, store: Store, listener: Listener) -> bool:
     """Take one message from a worker; return False if it has died."""
     job = worker.job
     if job is None:
@@ -250,8 +250,8 @@ def _listen(worker: _Worker, queue: _Queue, store: Store, listener: Listener) ->
 @contextlib.contextmanager
 def _child_environment() -> Iterator[None]:
     """Let a child start with one thread everywhere, and deaf to Ctrl-C, which is for the coordinator."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     main = threading.current_thread() is threading.main_thread()
     handler: Any = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:

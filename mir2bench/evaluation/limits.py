@@ -48,7 +48,9 @@ class Limits:
             seconds: for how long it has worked on its job.
         """
         if self.minutes is not None and seconds > 60 * self.minutes:
-            return f"it took longer than {self.minutes:g} minutes and was ended. Does it hang? --job-minutes allows more"
+            return (
+                f"it took longer than {self.minutes:g} minutes and was ended. Does it hang? --job-minutes allows more"
+            )
         if self.memory_gb is not None and process is not None and (resident_gb(process) or 0.0) > self.memory_gb:
             return f"it held more than {self.memory_gb:g} GB of memory and was ended. --job-memory allows more"
         return ""

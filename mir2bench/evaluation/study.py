@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 import mir2bench
-from mir2bench.errors import ConfigError, StudyError
+from mir2bench.errors import ConfigError, StudyError, unknown_name
 from mir2bench.evaluation.contenders import Contender, resolve_contenders
 from mir2bench.evaluation.executor import Failure, default_workers, execute
 from mir2bench.evaluation.files import plain, replace_file, write_json
@@ -41,6 +41,7 @@ from mir2bench.registration import VariantSpec, spec
 
 DEFAULT_VARIANT = "mir2bench/Rendezvous10-adv1-v0"
 DEFAULT_ALGORITHM = "mir2"
+EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ class Study:
         command: str = "",
         show: bool = True,
         limits: Limits = ANY,
+        executor: str = "local",
+        address: str | None = None,
     ) -> dict[str, Any]:
         """Do all jobs that are not done yet, and write scores, summary and report.
 
@@ -167,6 +170,8 @@ class Study:
             command: how to run the same again, for the report.
             show: whether results are shown at the end; progress always is.
             limits: what one job may use.
+            executor: "local" for processes on this machine, "ray" for a Ray cluster.
+            address: of the Ray cluster's head; None starts a cluster on this machine.
 
         Returns:
             The content of `summary.json`.
@@ -176,6 +181,8 @@ class Study:
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"workers must be 1 or more, but it is {workers}.")
+        if executor not in EXECUTORS:
+            raise unknown_name("executor", executor, EXECUTORS)
         console = console or default_console()
         started = time.monotonic()
         workers = workers or default_workers()
@@ -188,7 +195,12 @@ class Study:
             console.print(self._announcement(jobs, todo, workers, store.root), highlight=False)
             try:
                 with stoppable(), Monitor(console, todo, workers) as monitor:
-                    failures = execute(jobs, store, workers=workers, listener=monitor, limits=limits)
+                    if executor == "ray":
+                        from mir2bench.evaluation.ray_executor import execute_on_ray
+
+                        failures = execute_on_ray(jobs, store, address=address, listener=monitor, limits=limits)
+                    else:
+                        failures = execute(jobs, store, workers=workers, listener=monitor, limits=limits)
             except KeyboardInterrupt:
                 console.print(f"Stopped. What is finished is kept in {store.root}; --resume continues.", soft_wrap=True)
                 raise
