@@ -131,7 +131,8 @@ class StubConfig:
 
     Attributes:
         gain: scale of the random weights.
-        trouble: "", or what goes wrong: "raise", "exit", "hang", "eat", "nan", or the path of a file that must not exist.
+        trouble: "", or what goes wrong: "raise", "exit", "hang", "eat", "nan", or the path of a file that
+            must not exist.
     """
 
     gain: float = 1.0
