@@ -68,4 +68,4 @@ def test_a_node_that_dies_changes_no_result(cluster: Any, tmp_path: Path, monkey
 
 def test_executors_are_known(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean `local`"):
-        _run(tmp_path / "study", executor="locla")
+        _run(tmp_path / "study", executor="locale")
