@@ -40,7 +40,7 @@ def execute_on_ray(
         StorageError: the study folder cannot be written any more.
     """
     try:
-        import ray
+        import ray  # type: ignore[import-not-found]
     except ImportError as error:
         raise MissingDependencyError('Ray is not installed. Run: pip install "mir2bench[ray]"') from error
     connected = ray.is_initialized()
