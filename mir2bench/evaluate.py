@@ -48,6 +48,14 @@ class Options:
     """Most partitions attacked per variant, for a cheaper look; the default is the protocol's number."""
     workers: int | None = None
     """Processes; the default is one per core. The results do not depend on it."""
+    executor: str = "local"
+    """Where jobs run: local (processes on this machine) or ray (a Ray cluster)."""
+    ray_address: str | None = None
+    """The Ray cluster's head, HOST:PORT or auto; without it --executor ray starts a cluster on this machine."""
+    job_minutes: float | None = None
+    """A job that takes longer is ended and fails; by default it may take any time."""
+    job_memory: float | None = None
+    """A job that holds more memory is ended and fails, in GB; by default it may hold any."""
     out: Path | None = None
     """Study folder; the default is runs/<date-time>-<algorithms>."""
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -61,12 +69,14 @@ class Options:
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
     """Run the study that the options describe; return 1 if it is incomplete since jobs failed."""
     from mir2bench.errors import StudyError
+    from mir2bench.evaluation.limits import Limits
     from mir2bench.evaluation.single import default_out
     from mir2bench.evaluation.study import DEFAULT_ALGORITHM, Study
     from mir2bench.evaluation.tables import shortfall
 
     if options.resume and options.out is None:
         raise StudyError("--resume needs --out: the folder of the study to continue.")
+    limits = Limits(options.job_minutes, options.job_memory)
     study = Study.resolve(
         options.algo,
         variants=options.env,
@@ -81,7 +91,15 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> int:
         check_submission(study, options.submit)
     names = options.algo or (("policies",) if options.policy else (DEFAULT_ALGORITHM,))
     out = options.out or default_out(names)
-    summary = study.run(out, workers=options.workers, resume=options.resume, command=command_line(options))
+    summary = study.run(
+        out,
+        workers=options.workers,
+        resume=options.resume,
+        command=command_line(options),
+        limits=limits,
+        executor=options.executor,
+        address=options.ray_address,
+    )
     if summary["failures"]:
         print(f"error: {shortfall(summary)}", file=sys.stderr)
         return 1

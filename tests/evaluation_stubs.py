@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -130,7 +131,8 @@ class StubConfig:
 
     Attributes:
         gain: scale of the random weights.
-        trouble: "", or what goes wrong: "raise", "exit", "nan", or the path of a file that must not exist.
+        trouble: "", or what goes wrong: "raise", "exit", "hang", "eat", "nan", or the path of a file that
+            must not exist.
     """
 
     gain: float = 1.0
@@ -162,6 +164,11 @@ class StubDefender:
             raise ZeroDivisionError("the stub was told to fail")
         if trouble == "exit":
             os._exit(7)
+        if trouble == "hang":
+            signal.pause()
+        if trouble == "eat":
+            hoard = np.ones(10**8)  # noqa: F841  0.8 GB
+            signal.pause()
         if trouble.startswith("/") and os.path.exists(trouble):
             raise ZeroDivisionError(f"{trouble} exists")
         for step in (1, 2):

@@ -140,7 +140,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
     # Films, extras and a peer for speed; the errors of the former name the pip line.
     optional = {"imageio_ffmpeg", "jax", "jaxmarl", "jinja2", "mujoco", "gymnasium_robotics", "onnx", "onnxruntime"}
-    optional |= {"envpool"}
+    optional |= {"envpool", "ray"}
     declared = {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]}
     third = {m for m in imported if m not in sys.stdlib_module_names} - {"mir2bench"} - optional
     assert {canonicalize_name(distributions.get(m, m)) for m in third} <= declared

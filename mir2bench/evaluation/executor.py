@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from typing import Any, Protocol
 from mir2bench.errors import Mir2BenchError
 from mir2bench.evaluation.files import StorageError
 from mir2bench.evaluation.jobs import Job
+from mir2bench.evaluation.limits import ANY, Limits
 from mir2bench.evaluation.store import Store
 from mir2bench.evaluation.work import run_job
 from mir2bench.learning.progress import Progress
 
-_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
+_LOOK_EVERY = 0.5  # s between looks at what limited jobs use
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,9 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def execute(jobs: Sequence[Job], store: Store, *, workers: int, listener: Listener) -> dict[str, Failure]:
+def execute(
+    jobs: Sequence[Job], store: Store, *, workers: int, listener: Listener, limits: Limits = ANY
+) -> dict[str, Failure]:
     """Run all jobs that the store does not hold yet, each after those it needs.
 
     A job that fails, or whose process dies, loses only itself and those that need it.
@@ -87,8 +92,9 @@ def execute(jobs: Sequence[Job], store: Store, *, workers: int, listener: Listen
     Args:
         jobs: in an order in which each stands behind its needs.
         store: opened and locked by the caller.
-        workers: number of processes; 1 works in this one.
+        workers: number of processes; 1 works in this one, unless there are limits.
         listener: told of everything, in this thread.
+        limits: what one job may use.
 
     Returns:
         Key -> failure of each job that failed; jobs that needed one of those are not in it.
@@ -97,16 +103,16 @@ def execute(jobs: Sequence[Job], store: Store, *, workers: int, listener: Listen
         StorageError: the study folder cannot be written any more.
         KeyboardInterrupt: the user stopped; finished jobs stay.
     """
-    queue = _Queue(jobs, store)
+    queue = Queue(jobs, store)
     store.forget_failures(queue.waiting)
-    if workers == 1:
+    if workers == 1 and not limits:
         _run_here(queue, store, listener)
     else:
-        _run_in_processes(queue, store, min(workers, max(1, len(queue.waiting))), listener)
+        _run_in_processes(queue, store, min(workers, max(1, len(queue.waiting))), listener, limits)
     return queue.failures
 
 
-class _Queue:
+class Queue:
     """Which jobs may start: the first in the plan whose needs are met."""
 
     def __init__(self, jobs: Sequence[Job], store: Store) -> None:
@@ -141,7 +147,7 @@ class _Queue:
         listener.failed(job, failure)
 
 
-def _run_here(queue: _Queue, store: Store, listener: Listener) -> None:
+def _run_here(queue: Queue, store: Store, listener: Listener) -> None:
     while (job := queue.take()) is not None:
         listener.started(job)
         failure = None
@@ -159,6 +165,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.job: Job | None = None
+        self.since = 0.0
         self.process = context.Process(target=_work, args=(theirs, str(root)), daemon=True)
         with _child_environment():
             self.process.start()
@@ -170,20 +177,21 @@ class _Worker:
             self.connection.send(job)
         except OSError:
             return False
-        self.job = job
+        self.job, self.since = job, time.monotonic()
         return True
 
-    def stop(self) -> None:
-        """End the process at once."""
-        self.process.terminate()
-        self.process.join(5)
+    def stop(self, *, at_once: bool = False) -> None:
+        """End the process; `at_once` if it is known not to listen."""
+        if not at_once:
+            self.process.terminate()
+            self.process.join(5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
         self.connection.close()
 
 
-def _run_in_processes(queue: _Queue, store: Store, workers: int, listener: Listener) -> None:
+def _run_in_processes(queue: Queue, store: Store, workers: int, listener: Listener, limits: Limits) -> None:
     pool: list[_Worker] = []
     try:
         while True:
@@ -202,17 +210,23 @@ def _run_in_processes(queue: _Queue, store: Store, workers: int, listener: Liste
             busy = {worker.connection: worker for worker in pool if worker.job is not None}
             if not busy:
                 return
-            for connection in wait(list(busy)):
+            for connection in wait(list(busy), _LOOK_EVERY if limits else None):
                 worker = busy[connection]  # type: ignore[index]
                 if not _listen(worker, queue, store, listener):
                     pool.remove(worker)
                     worker.stop()
+            for worker in [w for w in pool if w.job is not None]:
+                breach = limits.breach(worker.process.pid, time.monotonic() - worker.since)
+                if breach and not worker.connection.poll():
+                    pool.remove(worker)
+                    worker.stop(at_once=True)
+                    queue.settle(worker.job, Failure(breach), store, listener)  # type: ignore[arg-type]
     finally:
         for worker in pool:
             worker.stop()
 
 
-def _listen(worker: _Worker, queue: _Queue, store: Store, listener: Listener) -> bool:
+def _listen(worker: _Worker, queue: Queue, store: Store, listener: Listener) -> bool:
     """Take one message from a worker; return False if it has died."""
     job = worker.job
     if job is None:
@@ -236,8 +250,8 @@ def _listen(worker: _Worker, queue: _Queue, store: Store, listener: Listener) ->
 @contextlib.contextmanager
 def _child_environment() -> Iterator[None]:
     """Let a child start with one thread everywhere, and deaf to Ctrl-C, which is for the coordinator."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     main = threading.current_thread() is threading.main_thread()
     handler: Any = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:

@@ -13,11 +13,12 @@ import pandas as pd
 from rich.console import Console
 
 import mir2bench
-from mir2bench.errors import ConfigError, StudyError
+from mir2bench.errors import ConfigError, StudyError, unknown_name
 from mir2bench.evaluation.contenders import Contender, resolve_contenders
 from mir2bench.evaluation.executor import Failure, default_workers, execute
 from mir2bench.evaluation.files import plain, replace_file, write_json
 from mir2bench.evaluation.jobs import KINDS, Job, attacker_config, plan
+from mir2bench.evaluation.limits import ANY, Limits, stoppable
 from mir2bench.evaluation.monitor import Monitor, default_console
 from mir2bench.evaluation.outcomes import tabulate
 from mir2bench.evaluation.protocol import BUDGETS, PUBLIC, Budget, Draw, Protocol, get_budget, get_protocol
@@ -40,6 +41,7 @@ from mir2bench.registration import VariantSpec, spec
 
 DEFAULT_VARIANT = "mir2bench/Rendezvous10-adv1-v0"
 DEFAULT_ALGORITHM = "mir2"
+EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,9 @@ class Study:
         console: Console | None = None,
         command: str = "",
         show: bool = True,
+        limits: Limits = ANY,
+        executor: str = "local",
+        address: str | None = None,
     ) -> dict[str, Any]:
         """Do all jobs that are not done yet, and write scores, summary and report.
 
@@ -164,6 +169,9 @@ class Study:
             console: where progress and results are shown; None for standard output.
             command: how to run the same again, for the report.
             show: whether results are shown at the end; progress always is.
+            limits: what one job may use.
+            executor: "local" for processes on this machine, "ray" for a Ray cluster.
+            address: of the Ray cluster's head; None starts a cluster on this machine.
 
         Returns:
             The content of `summary.json`.
@@ -173,6 +181,8 @@ class Study:
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"workers must be 1 or more, but it is {workers}.")
+        if executor not in EXECUTORS:
+            raise unknown_name("executor", executor, EXECUTORS)
         console = console or default_console()
         started = time.monotonic()
         workers = workers or default_workers()
@@ -184,8 +194,13 @@ class Study:
             todo = [job for job in jobs if not store.is_finished(job.key)]
             console.print(self._announcement(jobs, todo, workers, store.root), highlight=False)
             try:
-                with Monitor(console, todo, workers) as monitor:
-                    failures = execute(jobs, store, workers=workers, listener=monitor)
+                with stoppable(), Monitor(console, todo, workers) as monitor:
+                    if executor == "ray":
+                        from mir2bench.evaluation.ray_executor import execute_on_ray
+
+                        failures = execute_on_ray(jobs, store, address=address, listener=monitor, limits=limits)
+                    else:
+                        failures = execute(jobs, store, workers=workers, listener=monitor, limits=limits)
             except KeyboardInterrupt:
                 console.print(f"Stopped. What is finished is kept in {store.root}; --resume continues.", soft_wrap=True)
                 raise
