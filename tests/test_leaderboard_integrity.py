@@ -26,6 +26,7 @@ from mir2bench.leaderboard.check import check_entry, inspect_entry, read_episode
 from mir2bench.leaderboard.entry import EntryError, File, Links, parse_entry, read_entry
 from mir2bench.leaderboard.salt import salted_draw
 from mir2bench.leaderboard.sandbox import Limits, TimeoutFailure, run_limited
+from mir2bench.leaderboard.site import build
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import load_policy
@@ -56,6 +57,12 @@ class TestContent:
         assert folder == content_dir("leaderboards") / found.folder
         sizes = [sum(file.bytes for file in policy.files) for policy in found.policies]
         assert all(size <= 2**20 for size in sizes)
+
+    def test_the_boards_are_those_that_the_entries_give(self, tmp_path: Path) -> None:
+        build(content_dir("leaderboards"), tmp_path / "site")
+        for data in (tmp_path / "site").glob("*/board.json"):
+            kept = content_dir("leaderboards") / data.parent.name / data.name
+            assert kept.read_bytes() == data.read_bytes(), "run python -m mir2bench.leaderboard build --update"
 
     @pytest.mark.parametrize("folder", [f for f in ENTRIES if not f.name.startswith("scripted-")], ids=lambda f: f.name)
     def test_a_cell_of_every_entry_played_again(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -171,17 +172,22 @@ def challenge(
         print(f"{found.entry}: {lowered} cells lowered, worst {found.verified.worst.mean:.2f}")
 
 
-def build(out: Path = Path("site"), board: Path | None = None) -> None:
+def build(out: Path = Path("site"), board: Path | None = None, update: bool = False) -> None:
     """Write the leaderboards as a static site.
 
     Args:
         out: the folder to write.
         board: the leaderboards' folder; the default is this installation's.
+        update: also write each variant's board.json into the leaderboards' folder, as a pull request must.
     """
     from mir2bench.content import content_dir
     from mir2bench.leaderboard.site import build as build_site
 
-    build_site(content_dir("leaderboards") if board is None else board, out)
+    board = content_dir("leaderboards") if board is None else board
+    build_site(board, out)
+    if update:
+        for data in sorted(out.glob("*/board.json")):
+            shutil.copyfile(data, board / data.parent.name / data.name)
     print(out / "index.html")
 
 
