@@ -18,6 +18,7 @@ from fuzz_leaderboard import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mir2bench.attackers import fixed_attackers
 from mir2bench.content import content_dir
 from mir2bench.errors import PolicyError
 from mir2bench.evaluation.protocol import evaluation_seeds, get_protocol
@@ -75,6 +76,17 @@ class TestContent:
         variant = spec(found.variant)
         policy = load_policy(folder / "policies" / f"seed{seed}")
         played = rollout(variant, policy, Partition.of(variant.n_agents), None, evaluation_seeds(len(told)))
+        np.testing.assert_allclose(played.returns, told, rtol=1e-3)
+        # And under the strongest attacker that needs no training.
+        fixed = fixed_attackers(variant)
+        attacked = table[
+            (table["defender_seed"] == seed) & table["attacker"].isin(fixed) & (table["attacker"] != "random")
+        ]
+        cell = attacked.groupby(["attacker", "phi"])["return"].mean().idxmin()
+        told = attacked[(attacked["attacker"] == cell[0]) & (attacked["phi"] == cell[1])]["return"].to_numpy()
+        phi = Partition(tuple(map(int, cell[1])))
+        adversary = fixed[cell[0]].attack(variant, policy, phi, seed=0, budget=0)
+        played = rollout(variant, policy, phi, adversary, evaluation_seeds(len(told)))
         np.testing.assert_allclose(played.returns, told, rtol=1e-3)
 
     def test_sanity_rows_are_permanent(self) -> None:
