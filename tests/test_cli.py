@@ -57,9 +57,9 @@ class TestHelp:
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert text.count(f"\n  python -m mir2bench.{tool}") >= 3
-        options = re.findall(r"^\W*--([a-z]+)", text, re.MULTILINE)
+        options = re.findall(r"^\W*--([a-z-]+)", text, re.MULTILINE)
         fields = {"settings": "set"}
-        assert options == [fields.get(f, f) for f in TOOLS[tool].Options.__dataclass_fields__]
+        assert options == [fields.get(f, f.replace("_", "-")) for f in TOOLS[tool].Options.__dataclass_fields__]
 
     @pytest.mark.parametrize("tool", TOOLS)
     def test_the_examples_parse(self, tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
