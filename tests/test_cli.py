@@ -57,7 +57,8 @@ class TestHelp:
         assert caught.value.code == 0
         text = capsys.readouterr().out
         assert text.count(f"\n  python -m mir2bench.{tool}") >= 3
-        options = re.findall(r"^\W*--([a-z-]+)", text, re.MULTILINE)
+        # Once each: a line of the explanations may begin with another option.
+        options = list(dict.fromkeys(re.findall(r"^\W*--([a-z][a-z-]*)", text, re.MULTILINE)))
         fields = {"settings": "set"}
         assert options == [fields.get(f, f.replace("_", "-")) for f in TOOLS[tool].Options.__dataclass_fields__]
 
