@@ -35,7 +35,7 @@ from torch import Tensor
 
 from mir2bench.defenders import maddpg
 from mir2bench.learning.replay import Batch
-from mir2bench.learning.worst_case import Situation, embed_with_gradient, pick, step_against
+from mir2bench.learning.worst_case import Situation, embed_with_gradient, step_against
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class M3ddpgLearner(maddpg.MaddpgLearner):
         critic = self.target_critic
         at = Situation(batch.next_state, batch.next_obs, action, batch.next_mask, batch.phi)
         now, gradient = embed_with_gradient(critic, at)
-        moved = critic.embed(now.read, self._move(action, gradient, at.mask))
-        base, other = (now.agents, moved) if self.config.official else (moved, now.agents)
-        i = torch.arange(len(action))[:, None] % action.shape[1]
-        return critic.judge_replacements(base, pick(other, i), now.world, i).squeeze(-1)
+        moved = self._move(action, gradient, at.mask)
+        keeps = torch.eye(action.shape[1], dtype=torch.bool)[torch.arange(len(action)) % action.shape[1], :, None]
+        joint = torch.where(keeps ^ self.config.official, action, moved)
+        return critic.judge(critic.embed(now.read, joint).mean(dim=-2), now.world)
 
     def actor_value(self, batch: Batch, action: Tensor) -> Tensor:
         """Return sum_i Q(s, o, pi(o^i), a~^{-i}), (M,), whose gradient flows through each agent's own action alone."""

@@ -207,9 +207,13 @@ class Critic(nn.Module):
         """Return the state's embedding, (M, H)."""
         return F.relu_(self.state_norm(self.state_in(state)))
 
-    def judge(self, team: Tensor, world: Tensor) -> Tensor:
-        """Return the values (M,) of the agents' mean embeddings (M, H) in states embedded as (M, H)."""
-        return self.value(F.relu_(self._of_team(team) + self._of_world(world))).squeeze(-1)
+    def judge(self, team: Tensor, world: Tensor, row: Tensor | None = None) -> Tensor:
+        """Return the values (M,) of the agents' mean embeddings (M, H) in states embedded as (M, H).
+
+        With `row` (K,) there are K teams (K, H), each in the state of that row.
+        """
+        told = self._of_world(world)
+        return self.value(F.relu_(self._of_team(team) + (told if row is None else told[row]))).squeeze(-1)
 
     def judge_replacements(self, agents: Tensor, others: Tensor, world: Tensor, who: Tensor | None = None) -> Tensor:
         """Return the values (M, k, ...) of the teams in which one agent's embedding alone is another one.
@@ -223,13 +227,13 @@ class Critic(nn.Module):
         m, n, hidden = agents.shape
         axes = [1] * (others.ndim - 3)
         own = agents if who is None else agents[torch.arange(m)[:, None], who]
-        kept = (self._of_team(agents.mean(dim=-2)) + self._of_world(world)).view(m, 1, *axes, hidden)
-        change = self._of_team(others - own.view(*own.shape[:2], *axes, hidden), 1 / n)
-        return self.value(F.relu_(change + kept)).squeeze(-1)
+        change = others - own.view(*own.shape[:2], *axes, hidden)
+        team = torch.add(agents.mean(dim=-2).view(m, 1, *axes, hidden), change, alpha=1 / n)
+        told = self._of_world(world).view(m, 1, *axes, hidden)
+        return self.value(F.relu_(self._of_team(team) + told)).squeeze(-1)
 
-    def _of_team(self, team: Tensor, factor: float = 1.0) -> Tensor:
-        weight = self._of_team_weight
-        return F.linear(team, weight if factor == 1.0 else factor * weight)
+    def _of_team(self, team: Tensor) -> Tensor:
+        return F.linear(team, self._of_team_weight)
 
     @property
     def _of_team_weight(self) -> Tensor:

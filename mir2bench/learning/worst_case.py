@@ -172,11 +172,21 @@ def pick(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _values_of_all_actions(critic: Critic, now: Embedded, at: Situation) -> tuple[Tensor, Tensor]:
-    """Return Q (M, n, A) if one agent plays each of its actions, infinite for illegal ones, and their embeddings."""
+    """Return Q (M, n, A) if one agent plays each of its actions, infinite for illegal ones, and their embeddings.
+
+    Illegal actions are left out of all passes; their embeddings are zero.
+    """
     with torch.no_grad():
-        every = critic.embed(now.read.unsqueeze(-2), torch.eye(at.action.shape[-1]).expand(*at.action.shape, -1))
-        values = critic.judge_replacements(now.agents, every, now.world)
-        return (values if at.mask is None else values.masked_fill(at.mask <= 0, torch.inf)), every
+        legal = torch.ones_like(at.action) if at.mask is None else at.mask
+        row, agent, action = (legal > 0).nonzero(as_tuple=True)
+        chosen = torch.eye(at.action.shape[-1])[action]
+        embedded = critic.embed(now.read[row, agent], chosen)  # (K, H)
+        team = now.agents.mean(dim=-2)[row] + (embedded - now.agents[row, agent]) / now.agents.shape[-2]
+        values = torch.full_like(at.action, torch.inf)
+        values[row, agent, action] = critic.judge(team, now.world, row)
+        every = now.read.new_zeros(*at.action.shape, now.read.shape[-1])
+        every[row, agent, action] = embedded
+        return values, every
 
 
 def descend(critic: Critic, at: Situation, steps: int, size: float, discrete: bool) -> np.ndarray:
