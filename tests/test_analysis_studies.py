@@ -17,7 +17,7 @@ from evaluation_stubs import ATTACKER, BUDGET, PROTOCOL, StubDefender, tally
 from games import Match, game
 
 import mir2bench
-from mir2bench import analyze, bench
+from mir2bench import analyze
 from mir2bench.analysis import ablation, adversaries, overfit, per_agent, studies, timing
 from mir2bench.analysis.options import StudyOptions, command_line
 from mir2bench.attackers import make_attacker
@@ -522,7 +522,7 @@ class TestTiming:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         mir2bench.register(game(Match))
-        rig = timing.Rig("maddpg", dataclasses.replace(game(Match), horizon=5), worlds=1, episodes=3)
+        rig = timing.Rig("maddpg", dataclasses.replace(game(Match), horizon=5), {"worlds": 1}, episodes=3)
         sizes: list[int] = []
         collected: list[int] = []
         step = rig._collector.step
@@ -569,13 +569,3 @@ class TestTiming:
         assert summary["hardware"]["cores"] >= 1
         assert (out / "timing.svg").exists()
         assert "to maddpg" in capsys.readouterr().out
-
-    def test_bench_measures_the_same_defenders(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        mir2bench.register(game(Match))
-        monkeypatch.setattr(timing, "_UPDATES_ALONE", 1)
-        figures = bench.bench_training([game(Match)], rounds=1)
-        assert {f.name.split()[-1] for f in figures} == {
-            name for name in mir2bench.defenders.list_defenders() if timing.on_backbone(name)
-        }
-        assert {"maddpg", "mir2", "romq"} <= {f.name.split()[-1] for f in figures}
-        assert all(f.unit == "ms/update" and f.low <= f.median <= f.high for f in figures)

@@ -24,7 +24,7 @@ from mir2bench.errors import ConfigError
 from mir2bench.evaluation.figures import PALETTE
 from mir2bench.evaluation.tables import number
 from mir2bench.learning.loop import Collector
-from mir2bench.learning.replay import EpisodeReplay
+from mir2bench.learning.replay import Batch, EpisodeReplay
 from mir2bench.learning.threads import one_torch_thread
 from mir2bench.registration import VariantSpec, spec
 
@@ -60,32 +60,49 @@ class Rig:
     Args:
         name: the defender.
         variant: the world.
-        worlds: parallel episodes; None for the defender's own default.
-        episodes: random episodes that are stored, at least.
+        settings: fields of its `Config` that differ from what the variant recommends.
+        episodes: random episodes that are stored, at least; one per world in any case.
 
     Raises:
-        UnknownNameError: no such defender.
+        UnknownNameError, ConfigError: no such defender or setting.
         ConfigError: it does not share our training loop.
     """
 
-    def __init__(self, name: str, variant: VariantSpec, *, worlds: int | None = None, episodes: int = 1) -> None:
+    def __init__(
+        self, name: str, variant: VariantSpec, settings: Mapping[str, Any] | None = None, *, episodes: int = 1
+    ) -> None:
         if not on_backbone(name):
             raise ConfigError(f"{name} does not share our training loop: its epochs cannot be measured. Leave it out.")
-        defender = make_defender(name, variant, {} if worlds is None else {"worlds": worlds})
+        defender = make_defender(name, variant, settings)
         config = self.config = defender.config
-        task = defender.task(variant, 0)
+        task = self.task = defender.task(variant, 0)
         task.reset(seeds=list(range(config.worlds)))
         self.learner = defender.Learner(task, config, 0)
         capacity = (episodes + 2) * variant.horizon
-        replay = EpisodeReplay(task, capacity, n_steps=config.n_steps, gamma=config.gamma)
+        replay = self.replay = EpisodeReplay(task, capacity, n_steps=config.n_steps, gamma=config.gamma)
         self._collector = Collector(task, self.learner, replay, np.random.default_rng(0))
-        self._draw = replay.sample_episodes if self.learner.recurrent else replay.sample
         self._rng = np.random.default_rng(0)
         ended = 0
         while ended < episodes:
             ended += self._collector.step(warm=True)
         self.horizon = variant.horizon
-        self._batch = self._draw(self.config.batch_size, self._rng)
+        self._batch = self._draw(self.config.batch_size)
+
+    def _draw(self, size: int) -> Batch:
+        draw = self.replay.sample_episodes if self.learner.recurrent else self.replay.sample
+        return draw(size, self._rng)
+
+    def full_replay_bytes(self) -> int:
+        """Return the memory of the replay of a training, once all of it is written."""
+        config = self.config
+        return EpisodeReplay(self.task, config.capacity, n_steps=config.n_steps, gamma=config.gamma).nbytes
+
+    def round(self, steps: int, updates: int) -> None:
+        """Let every world make `steps` steps, then learn from `updates` batches of the defender's own size."""
+        for _ in range(steps):
+            self._collector.step()
+        for _ in range(updates):
+            self.learner.update(self._draw(self.config.batch_size))
 
     def collect(self) -> float:
         """Play until an episode has ended; return the seconds."""
@@ -98,7 +115,7 @@ class Rig:
         """Draw and learn from `updates` batches of `size` transitions (episodes if recurrent); return the seconds."""
         start = time.perf_counter()
         for _ in range(updates):
-            self.learner.update(self._draw(size, self._rng))
+            self.learner.update(self._draw(size))
         return time.perf_counter() - start
 
     def update(self) -> float:
@@ -138,7 +155,7 @@ def run(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     names = list(options.algo) or [name for name in list_defenders() if on_backbone(name)]
     if len(set(names)) < len(names):
         raise ConfigError(f"each defender is named once, but they are {', '.join(names)}.")
-    rigs = {name: Rig(name, variant, worlds=1, episodes=options.batch_episodes) for name in names}
+    rigs = {name: Rig(name, variant, {"worlds": 1}, episodes=options.batch_episodes) for name in names}
     output = Output("timing", options)
     data = measure(rigs, options)
     reference = "maddpg" if "maddpg" in names else names[0]
