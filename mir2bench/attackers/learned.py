@@ -263,7 +263,7 @@ class _Training:
             order = torch.randperm(len(obs), generator=self.generator)
             for index in order.split(config.minibatch):
                 legal = None if mask is None else mask[index]
-                new_log_prob = self._log_prob(obs[index], legal, base[index], action[index])
+                new_log_prob = self._log_prob(self.actor(obs[index])[0] + base[index], legal, action[index])
                 ratio = (new_log_prob - log_prob[index]).exp()
                 gain = advantage[index]
                 policy_loss = -torch.min(ratio * gain, ratio.clamp(1 - config.clip, 1 + config.clip) * gain).mean()
@@ -288,23 +288,27 @@ class _Training:
         unit = 1.0 / (1.0 - min(config.gamma, 0.999))
         samples: list[tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]] = []
         rewards, values, next_values, ended = [], [], [], []
+        value = self._value()
         for _ in range(self.rollout):
             obs = torch.from_numpy(task.obs.copy())
             state = torch.from_numpy(task.state.copy())
             mask = None if task.mask is None else torch.from_numpy(task.mask.astype(np.float32))
             base = self._base()
-            action = self._sample(obs, mask, base)
-            log_prob = self._log_prob(obs, mask, base, action)
-            samples.append((obs, state, mask, base, action, log_prob))
-            values.append(self._value() * unit)
+            out = self.actor(obs)[0] + base
+            action = self._sample(out, mask)
+            samples.append((obs, state, mask, base, action, self._log_prob(out, mask, action)))
+            values.append(value * unit)
             executed = action.numpy() if self.shape.discrete else action.clamp(-1.0, 1.0).numpy()
             task.step(executed)
             rewards.append(torch.from_numpy(task.reward.astype(np.float32)))
             done = task.ended
-            next_values.append(self._value() * unit * torch.from_numpy(~task.terminated))
+            value = self._value()
+            next_values.append(value * unit * torch.from_numpy(~task.terminated))
             ended.append(torch.from_numpy(done))
-            self._forget(done)
-            task.restart()
+            if done.any():
+                self._forget(done)
+                task.restart()
+                value = self._value()
         advantage = torch.zeros(task.batch)
         advantages = []
         for t in reversed(range(self.rollout)):
@@ -342,14 +346,13 @@ class _Training:
 
     def _forget(self, done: np.ndarray) -> None:
         """Empty the script's memory in worlds that start anew."""
-        if self.script is not None and self.script_carry is not None and done.any():
+        if self.script is not None and self.script_carry is not None:
             fresh = np.asarray(self.script[1].initial_carry(self.task.batch))
             self.script_carry = np.array(self.script_carry)
             self.script_carry[done] = fresh[done]
 
-    def _sample(self, obs: Tensor, mask: Tensor | None, base: Tensor) -> Tensor:
-        """Draw actions, (B, n, A) before clipping or (B, n)."""
-        out = self.actor(obs)[0] + base
+    def _sample(self, out: Tensor, mask: Tensor | None) -> Tensor:
+        """Draw actions around the outputs (B, n, A), (B, n, A) before clipping or (B, n)."""
         if self.shape.discrete:
             probs = legal_logits(out, mask).softmax(dim=-1)
             return torch.multinomial(probs.flatten(0, 1), 1, generator=self.generator).view(probs.shape[:2])
@@ -358,9 +361,8 @@ class _Training:
         self.noise = noise
         return out + self.log_std.exp() * noise
 
-    def _log_prob(self, obs: Tensor, mask: Tensor | None, base: Tensor, action: Tensor) -> Tensor:
-        """Return the joint log-probability (B,) of the adversaries' actions."""
-        out = self.actor(obs)[0] + base
+    def _log_prob(self, out: Tensor, mask: Tensor | None, action: Tensor) -> Tensor:
+        """Return the joint log-probability (B,) of the adversaries' actions, given their outputs (B, n, A)."""
         if self.shape.discrete:
             log_probs = legal_logits(out, mask).log_softmax(dim=-1)
             return log_probs.gather(-1, action[..., None]).sum(dim=(-2, -1))
