@@ -17,7 +17,7 @@ from mir2bench.analysis import timing
 from mir2bench.cli import run
 from mir2bench.defenders import list_defenders
 from mir2bench.speed import Figure, Options
-from mir2bench.speed.protocol import Protocol, finished, foretell
+from mir2bench.speed.protocol import Protocol, _on_their_line, finished, foretell
 from mir2bench.speed.training import Training
 
 
@@ -100,13 +100,18 @@ class TestProtocol:
 
     def test_foretelling_counts_the_jobs_of_the_whole_study(self, monkeypatch: pytest.MonkeyPatch) -> None:
         mir2bench.register(game(Match))
-        monkeypatch.setattr("mir2bench.speed.protocol._SAMPLE", 500)
+        monkeypatch.setattr("mir2bench.speed.protocol._SAMPLES", (300, 600))
         costs = foretell(Protocol(algo=("maddpg", "mir2"), env=game(Match).id))
         counts = {stage: len(seconds) for stage, seconds in costs.items()}
         assert counts[("train", "mir2")] == 5  # seeds
         assert counts[("attack", "maddpg")] == 10  # 5 seeds, 2 partitions
         assert counts[("rollout", "mir2")] == 5 + 10 * (1 + 3)  # clean; learned, random, idle and a script
-        assert all(second > 0 for seconds in costs.values() for second in seconds)
+        assert all(second >= 0 for seconds in costs.values() for second in seconds)
+
+    def test_cost_grows_along_the_line_of_what_was_seen(self) -> None:
+        assert _on_their_line([(10, 2.0), (30, 3.0)], 110) == pytest.approx(7.0)
+        assert _on_their_line([(10, 2.0), (10, 4.0)], 30) == pytest.approx(9.0)
+        assert _on_their_line([(10, 3.0), (30, 2.0)], 110) == pytest.approx(2.5)  # it never shrinks
 
     def test_no_study(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(bench.main, prog="bench", args=["protocol", "--study", str(tmp_path)]) == 2

@@ -8,14 +8,18 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mir2bench.errors import ConfigError, StudyError
 from mir2bench.speed import Figure, Options
 
-_SAMPLE = 16_000
+if TYPE_CHECKING:
+    from mir2bench.evaluation.protocol import Budget
+    from mir2bench.evaluation.study import Study
+
+_SAMPLES = (12_000, 36_000)
 """Environment steps of the trainings and attacks from which the cost of longer ones is foretold."""
 _HOUR = 3600.0
 Stage = tuple[str, str]
@@ -26,8 +30,8 @@ Stage = tuple[str, str]
 class Protocol(Options):
     """Jobs per hour, cost of each stage, and planned hours on several numbers of cores.
 
-    From a study that was run (--study), or foretold from a short one: each stage is run once at a small budget, and its
-    time per environment step counts for all jobs of the whole study. `--rounds` is ignored.
+    From a study that was run (--study), or foretold from two short ones: each stage is run at two small budgets, and
+    the line through their times is drawn on to the whole study's. `--rounds` is ignored.
     """
 
     study: Path | None = None
@@ -71,37 +75,51 @@ def finished(folder: Path) -> dict[Stage, list[float]]:
 
 
 def foretell(wanted: Protocol) -> dict[Stage, list[float]]:
-    """Run each stage once at a small budget; return the processor seconds of all jobs of the wanted study."""
+    """Run each stage at two small budgets; return the processor seconds of all jobs of the wanted study."""
+    seen: dict[Stage, list[tuple[int, float]]] = {}
+    for steps in _SAMPLES:
+        for stage, points in _short(wanted, steps).items():
+            seen.setdefault(stage, []).extend(points)
+    costs: dict[Stage, list[float]] = {}
+    for job in _resolve(wanted, wanted.budget).jobs():
+        points = seen.get((job.kind, job.defender), [])
+        if points:
+            costs.setdefault((job.kind, job.defender), []).append(_on_their_line(points, job.steps))
+    return costs
+
+
+def _short(wanted: Protocol, steps: int) -> dict[Stage, list[tuple[int, float]]]:
+    """Run one seed and one partition of a study at a small budget; return the steps and seconds of its jobs."""
     from rich.console import Console
 
     from mir2bench.evaluation.protocol import get_budget
-    from mir2bench.evaluation.study import Study
 
-    def resolve(budget: Any, partitions: int | None, seeds: int | None) -> Study:
-        return Study.resolve(
-            wanted.algo,
-            variants=[wanted.env],
-            budget=budget,
-            protocol=wanted.protocol,
-            partitions=partitions,
-            seeds=seeds,
-        )
-
-    short = replace(get_budget("smoke"), train_steps=_SAMPLE, attack_steps=_SAMPLE)
+    budget = replace(get_budget("smoke"), train_steps=steps, attack_steps=steps, partitions=1, defender_seeds=1)
+    study = _resolve(wanted, budget)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "study"
-        resolve(short, 1, 1).run(folder, workers=1, console=Console(file=io.StringIO()), show=False)
+        study.run(folder, workers=1, console=Console(file=io.StringIO()), show=False)
         spent: dict[str, float] = {card["key"]: card["cpu_s"] for card in _cards(folder)}
-    rates: dict[Stage, list[float]] = {}
-    for job in resolve(short, 1, 1).jobs():
+    points: dict[Stage, list[tuple[int, float]]] = {}
+    for job in study.jobs():
         if job.key in spent:
-            rates.setdefault((job.kind, job.defender), []).append(spent[job.key] / max(1, job.steps))
-    costs: dict[Stage, list[float]] = {}
-    for job in resolve(wanted.budget, None, None).jobs():
-        stage = (job.kind, job.defender)
-        if stage in rates:
-            costs.setdefault(stage, []).append(float(np.mean(rates[stage])) * job.steps)
-    return costs
+            points.setdefault((job.kind, job.defender), []).append((job.steps, spent[job.key]))
+    return points
+
+
+def _resolve(wanted: Protocol, budget: str | Budget) -> Study:
+    from mir2bench.evaluation.study import Study
+
+    return Study.resolve(wanted.algo, variants=[wanted.env], budget=budget, protocol=wanted.protocol)
+
+
+def _on_their_line(points: Sequence[tuple[int, float]], steps: int) -> float:
+    """Return where the line of least squares through (steps, seconds) stands; where all took as many, in proportion."""
+    x, y = np.asarray(points, dtype=float).T
+    if np.ptp(x) == 0:
+        return float(y.mean() * steps / max(1.0, x.mean()))
+    slope = max(0.0, float(np.polyfit(x, y, 1)[0]))
+    return float(max(0.0, y.mean() + slope * (steps - x.mean())))
 
 
 def _cards(folder: Path) -> Iterator[Mapping[str, Any]]:
