@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -181,5 +182,9 @@ def _peak_memory(variant: VariantSpec, name: str, config: dict[str, Any], steps:
     from mir2bench.analysis.timing import Rig
 
     Rig(name, variant, config).round(steps, updates)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent, from whose memory this process was started
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere
