@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import pickle
 import re
 import warnings
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import tyro
 from gymnasium.utils.seeding import np_random
 
 import mir2bench
@@ -265,6 +268,16 @@ def test_what_the_documentation_shows(fresh_registry: None, tmp_path: Path) -> N
         assert f", {layout.action_dim} torque" in row
         assert f"| {sizes} |" in row
         assert f"| {variant.floor.score:,.0f} to {variant.ceiling.score:,.0f} |" in row
+
+
+def test_the_commands_that_the_documentation_shows() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "mamujoco.md").read_text()
+    commands = re.findall(r"`python -m mir2bench\.(\w+) ([^`]+)`", text)
+    assert {name for name, _ in commands} == {"bench", "train", "render"}
+    for name, line in commands:
+        main = importlib.import_module(f"mir2bench.{name}").main
+        parsed = wraps(main)(lambda *options, **named: 7)
+        assert tyro.cli(parsed, args=line.split()) == 7  # leaves with an error if an option is wrong or missing
 
 
 # --- scripted policies and pictures ---

@@ -130,6 +130,12 @@ print(json.dumps(said))
     assert [expected in line for line in json.loads(said)] == [True, True]
 
 
+def test_the_wrapper_loads_in_silence() -> None:
+    code = "import mir2bench.engines.mamujoco_robotics"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout + loaded.stderr == ""
+
+
 # --- unstable simulations ---
 
 

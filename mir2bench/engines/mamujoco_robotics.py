@@ -10,6 +10,8 @@ or move less, have their places filled with 0 and their further actions ignored.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,8 +22,8 @@ from typing import Any, ClassVar
 import mujoco  # first: without it, Gymnasium-Robotics sends users to another package's extra
 import numpy as np
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # about environments of the same package that are not used here
+with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    warnings.simplefilter("ignore")  # these and what it prints are about environments that are not used here
     from gymnasium_robotics import mamujoco_v1
     from gymnasium_robotics.envs.multiagent_mujoco.obsk import build_obs
 
