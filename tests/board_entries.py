@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mir2bench.leaderboard.entry import ENTRY_FILE, EPISODES, Entry, dump_entry, parse_entry
+from mir2bench.leaderboard.ledger import LEDGER, fingerprint
 
 FLOOR, CEILING = -66.888, -9.333
 ATTACKERS = ("circle", "dodge", "flee", "greedy", "idle", "learned", "random", "sb3-ppo")
@@ -61,7 +63,10 @@ def make_entry(
             }
             for k in range(seeds)
         ],
-        "reported": make_scores(rng, strength, range(seeds), partitions, wins),
+        "reported": {
+            **make_scores(rng, strength, range(seeds), partitions, wins),
+            "episodes": make_file(f"reported/{EPISODES}", name.encode()),
+        },
     }
     if verified:
         some = make_scores(rng, strength - 0.02, range(seeds), max(1, partitions // 5), wins)
@@ -88,8 +93,6 @@ def make_entry(
 
 def dump(content: Any) -> str:
     """Return plain content as JSON text."""
-    import json
-
     return json.dumps(content, default=str)
 
 
@@ -182,6 +185,8 @@ def write_board(root: Path, count: int, *, variant: str = VARIANT) -> list[Entry
             )
         (folder / ENTRY_FILE).write_text(dump_entry(entry), encoding="utf-8")
         entries.append(entry)
+    ledger = {str(entry.folder): fingerprint(entry) for entry in entries}
+    (root / LEDGER).write_text(json.dumps(ledger), encoding="utf-8")
     return entries
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from board_entries import make_entry
 
 from mir2bench.leaderboard.entry import ENTRY_FILE, Entry, dump_entry, parse_entry
+from mir2bench.leaderboard.ledger import record
 
 HOSTILE = "<script>alert(1)</script>"
 QUOTES = "\"><img src=x onerror='alert(2)'> {{ 7 * 7 }} {% raw %} ${8} </title> =1+1"
@@ -107,7 +108,9 @@ def write_site_board(root: Path) -> list[Entry]:
         content = json.loads(dump_entry(entry))
         folder = root / entry.folder
         _files(content, folder)
-        (folder / ENTRY_FILE).write_text(dump_entry(parse_entry(json.dumps(content))), encoding="utf-8")
+        written = parse_entry(json.dumps(content))
+        (folder / ENTRY_FILE).write_text(dump_entry(written), encoding="utf-8")
+        record(written, root)
     return entries
 
 
@@ -120,7 +123,7 @@ def _files(content: Any, folder: Path) -> None:
         for item in content.values():
             _files(item, folder)
         if {"path", "sha256", "bytes"} <= set(content):
-            data = content["path"].encode()
+            data = f"{folder.name}/{content['path']}".encode()
             (folder / content["path"]).parent.mkdir(parents=True, exist_ok=True)
             (folder / content["path"]).write_bytes(data)
             content.update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))

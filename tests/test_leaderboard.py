@@ -32,6 +32,7 @@ from mir2bench.leaderboard.board import all_entries, read_board
 from mir2bench.leaderboard.challenge import challenge_entry
 from mir2bench.leaderboard.check import check_entry
 from mir2bench.leaderboard.entry import Entry, EntryError, read_entry
+from mir2bench.leaderboard.ledger import record
 from mir2bench.leaderboard.new import About, new_entry, new_sanity_row, submit_entry
 from mir2bench.leaderboard.salt import read_salt, salt_hash, salted_draw
 from mir2bench.leaderboard.verify import Effort, verify_entries
@@ -340,8 +341,15 @@ class TestChallenge:
         with pytest.raises(EntryError, match="another salt"):
             challenge_entry(folder, mine, About("mine"), b"t" * 32, isolated=False)
         assert json.loads((folder / "entry.json").read_text()) == content
-        # The traitor `spoil` already plays -1, so nothing can be stronger: take it out of what the row has met.
-        self._forget_spoil(folder)
+        # The traitor `spoil` already plays -1, so nothing can be stronger: as if it had done no harm.
+        self._tame_spoil(folder)
+        for wrong, message in (
+            (About("mine", paper="http://example.org"), "links.paper: must be a link that begins with https"),
+            (About("mine", authors=["x" * 100]), "authors.0"),
+        ):
+            with pytest.raises(EntryError, match=message):
+                challenge_entry(folder, mine, wrong, SALT, isolated=False)
+            assert not (folder / "challenges").exists()
         after, lowered = challenge_entry(folder, mine, About("mine", authors=["Eve"]), SALT, isolated=False)
         assert lowered >= 1
         assert after.verified is not None
@@ -356,7 +364,7 @@ class TestChallenge:
         with pytest.raises(EntryError, match="already"):
             challenge_entry(folder, mine, About("mine"), SALT, isolated=False)
 
-    def _forget_spoil(self, folder: Path) -> None:
+    def _tame_spoil(self, folder: Path) -> None:
         from mir2bench.leaderboard.check import read_episodes
         from mir2bench.leaderboard.scoring import scores_of
         from mir2bench.leaderboard.verify import write_verified
@@ -364,7 +372,7 @@ class TestChallenge:
         entry = read_entry(folder)
         assert entry.verified is not None
         rows = read_episodes(folder / "verified" / "episodes.parquet")
-        rows = rows[~rows["attacker"].isin(["spoil"])]
+        rows.loc[rows["attacker"] == "spoil", "return"] = float(rows["return"].max())
         kept = json.loads(entry.verified.model_dump_json())
         study = {"protocol": {"name": "stub-suite"}, "attackers": {}, "budget": kept["budget"], "mir2bench": "0.1.0"}
         found = scores_of(rows, None, tally(), study, commit=None)
@@ -372,6 +380,7 @@ class TestChallenge:
         write_verified(entry, folder, {**found, **{n: kept[n] for n in names}}, rows, "correction", "a test")
         content = json.loads((folder / "entry.json").read_text())
         (folder / "entry.json").write_text(json.dumps({**content, "history": []}))
+        record(read_entry(folder), folder.parent.parent)
 
     def test_only_verified_rows_can_be_challenged(self, board: Path, tmp_path: Path) -> None:
         (folder,) = all_entries(board)

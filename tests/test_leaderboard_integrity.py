@@ -22,9 +22,10 @@ from mir2bench.attackers import fixed_attackers
 from mir2bench.content import content_dir
 from mir2bench.errors import PolicyError
 from mir2bench.evaluation.protocol import evaluation_seeds, get_protocol
-from mir2bench.leaderboard.board import all_entries
+from mir2bench.leaderboard.board import all_entries, read_board
 from mir2bench.leaderboard.check import check_entry, inspect_entry, read_episodes, try_policy
 from mir2bench.leaderboard.entry import EntryError, File, Links, parse_entry, read_entry
+from mir2bench.leaderboard.ledger import record
 from mir2bench.leaderboard.salt import salted_draw
 from mir2bench.leaderboard.sandbox import Limits, TimeoutFailure, run_limited
 from mir2bench.leaderboard.site import build
@@ -65,10 +66,11 @@ class TestContent:
             kept = content_dir("leaderboards") / data.parent.name / data.name
             assert kept.read_bytes() == data.read_bytes(), "run python -m mir2bench.leaderboard build --update"
 
-    @pytest.mark.parametrize("folder", [f for f in ENTRIES if not f.name.startswith("scripted-")], ids=lambda f: f.name)
+    @pytest.mark.parametrize("folder", ENTRIES, ids=lambda f: f"{f.parent.name}/{f.name}")
     def test_a_cell_of_every_entry_played_again(self, folder: Path) -> None:
         found = read_entry(folder)
-        if found.reported is None or found.reported.episodes is None:
+        if found.reported is None or not found.policies:
+            assert found.method.kind == "scripted"
             return
         table = read_episodes(folder / found.reported.episodes.path)
         seed = found.training.seeds[0]
@@ -77,7 +79,7 @@ class TestContent:
         policy = load_policy(folder / "policies" / f"seed{seed}")
         played = rollout(variant, policy, Partition.of(variant.n_agents), None, evaluation_seeds(len(told)))
         np.testing.assert_allclose(played.returns, told, rtol=1e-3)
-        # And under the strongest attacker that needs no training.
+        # And under the strongest attacker that needs no training; every entry has met all of these.
         fixed = fixed_attackers(variant)
         attacked = table[
             (table["defender_seed"] == seed) & table["attacker"].isin(fixed) & (table["attacker"] != "random")
@@ -90,8 +92,102 @@ class TestContent:
         np.testing.assert_allclose(played.returns, told, rtol=1e-3)
 
     def test_sanity_rows_are_permanent(self) -> None:
-        for variant in {folder.parent for folder in ENTRIES}:
-            assert {"scripted-random", "scripted-idle"} <= {folder.name for folder in variant.iterdir()}
+        """On every board on which something was verified: the keepers add them together with the first verdict."""
+        for variant, entries in read_board().items():
+            if any(entry.verified is not None for entry in entries):
+                assert {"scripted-random", "scripted-idle"} <= {entry.entry for entry in entries}, variant
+
+
+class TestLedger:
+    @pytest.fixture
+    def board(self, tmp_path: Path) -> Path:
+        """A board with copies of two real rows and their lines of the ledger."""
+        for name in ("mir2", "maddpg"):
+            shutil.copytree(SOURCE.parent / name, tmp_path / "board" / SOURCE.parent.name / name)
+            record(read_entry(SOURCE.parent / name), tmp_path / "board")
+        return tmp_path / "board"
+
+    @pytest.mark.parametrize("part", ["verified", "history", "challenges"])
+    def test_only_keepers_write_what_counts(self, board: Path, part: str) -> None:
+        """A made-up verdict is refused, also if all its hashes agree."""
+        folder = board / "Rendezvous10-adv1-v0" / "mir2"
+
+        def change(content: Any) -> None:
+            if part == "verified":
+                content["verified"].update(provisional="")
+            elif part == "history":
+                scores = {name: content["verified"][name] for name in ("clean", "worst", "iqm")}
+                about = {"date": "2026-01-01", "kind": "verify", "table": "verified", "reason": "a first look"}
+                content["history"].append({**about, **scores})
+            else:
+                content["verified"] = None
+                shutil.rmtree(folder / "verified")
+                content["history"] = json.loads(json.dumps(content["history"]))
+                content["entry"] = "mir2"
+
+        assert check_entry(folder, isolated=False, board=board).verified is not None
+        _edit(folder, change)
+        if part == "challenges":  # nothing of the keepers' is left: the row is a self-reported one
+            assert check_entry(folder, isolated=False, board=board).verified is None
+            return
+        for look in (lambda: check_entry(folder, isolated=False, board=board), lambda: read_board(board)):
+            with pytest.raises(EntryError, match=r"only `verify` and `challenge`, run by the board's keepers"):
+                look()
+
+    def test_a_board_without_a_ledger_has_no_verdicts(self, board: Path) -> None:
+        (board / "ledger.json").unlink()
+        with pytest.raises(EntryError, match=r"ledger\.json does not name"):
+            read_board(board)
+
+    def test_a_damaged_ledger(self, board: Path) -> None:
+        (board / "ledger.json").write_text("[1]")
+        with pytest.raises(EntryError, match="must map entries to hashes"):
+            read_board(board)
+        (board / "ledger.json").write_text("{")
+        with pytest.raises(EntryError, match=r"ledger\.json cannot be read"):
+            read_board(board)
+
+
+class TestCopies:
+    def test_one_policy_under_two_seeds(self, entry: Path) -> None:
+        for name in ("policy.json", "weights.safetensors", "critic.safetensors"):
+            shutil.copyfile(entry / "policies" / "seed0" / name, entry / "policies" / "seed1" / name)
+
+        def change(content: Any) -> None:
+            for file, same in zip(content["policies"][1]["files"], content["policies"][0]["files"], strict=True):
+                file.update(sha256=same["sha256"], bytes=same["bytes"])
+
+        _edit(entry, change)
+        with pytest.raises(EntryError, match="two training seeds have the same policy"):
+            inspect_entry(entry)
+
+    @pytest.mark.parametrize(("change", "what"), [("name", "the name"), ("policy", "a policy")])
+    def test_another_rows_name_or_policy(self, tmp_path: Path, change: str, what: str) -> None:
+        first = tmp_path / SOURCE.parent.name / "mir2"
+        shutil.copytree(SOURCE, first)
+        second = Path(shutil.copytree(SOURCE, first.parent / "other"))
+        for folder in (first, second):
+            _edit(folder, lambda c: c.update(verified=None, history=[]))
+        _edit(second, lambda c: c.update(entry="other"))
+        if change == "name":
+            title = json.loads((first / "entry.json").read_text())["method"]["name"]
+            _edit(second, lambda c: c["method"].update(name=title.upper()))
+            _edit(
+                second,
+                lambda c: [f.update(sha256="0" * 63 + str(n)) for n, p in enumerate(c["policies"]) for f in p["files"]],
+            )
+        else:
+            _edit(second, lambda c: c["method"].update(name="Something else"))
+        with pytest.raises(EntryError, match=f"has {what} of"):
+            read_board(tmp_path)
+
+    def test_a_linked_entry(self, tmp_path: Path) -> None:
+        (tmp_path / SOURCE.parent.name).mkdir()
+        (tmp_path / SOURCE.parent.name / "mir2").symlink_to(SOURCE)
+        with pytest.raises(EntryError, match="is a link"):
+            read_board(tmp_path)
+        with pytest.raises(EntryError, match="is a link"):
+            check_entry(tmp_path / SOURCE.parent.name / "mir2", isolated=False)
 
 
 class TestTampering:
@@ -102,7 +198,11 @@ class TestTampering:
             (lambda c: c["reported"]["clean"].update(mean=-1.0), "on the variant's scale"),
             (lambda c: c["reported"]["clean"].update(mean=-9.333, normalized=1.0), "`clean.mean` is"),
             (lambda c: c["reported"]["iqm"].update(value=0.99), "`iqm.value` is"),
-            (lambda c: c["reported"]["attackers"].pop("dodge"), "`attackers` has dodge on one side only"),
+            (lambda c: c["reported"]["attackers"].pop("dodge"), "suite-v1 also attacks with dodge"),
+            (
+                lambda c: c["reported"]["attackers"].update(mine=c["reported"]["attackers"]["dodge"]),
+                "`attackers` has mine on one side only",
+            ),
             (lambda c: c["reported"].update(floor=-1000.0), "floor and ceiling"),
             (lambda c: c["reported"].update(protocol="easy-v1"), "no protocol 'easy-v1'"),
             (lambda c: c["training"]["config"].update(gamma=0.5), "has another config"),
@@ -115,6 +215,11 @@ class TestTampering:
             (lambda c: c["policies"][0]["files"][0].update(sha256="0" * 64), "was altered"),
             (lambda c: c["policies"][0]["files"].pop(2), "is not named"),
             (lambda c: c["verified"].update(cells_total=3), "the whole protocol has 30 cells"),
+            (lambda c: c["reported"].pop("episodes"), "reported.episodes: Field required"),
+            (lambda c: c["reported"]["budget"].update(episodes=10**15), "but the budget says 1000000000000000"),
+            (lambda c: c["reported"].update(date="9999-12-31"), "is still to come"),
+            (lambda c: c["method"].update(name="a" + 9 * "\u0301"), "combining marks"),
+            (lambda c: c["method"]["links"].update(paper="http://x"), "must be a link that begins with https"),
         ],
     )
     def test_entry_json(self, entry: Path, change: Callable[[Any], None], message: str) -> None:

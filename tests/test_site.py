@@ -197,7 +197,7 @@ def test_entry_page_shows_all_there_is(built: Path) -> None:
     ):
         assert command in page.text
     downloads = {str(about["href"]) for about in page.all("a") if "download" in about}
-    assert downloads == {"entry.json", "verified/episodes.parquet"}
+    assert downloads == {"entry.json", "reported/episodes.parquet", "verified/episodes.parquet"}
     scripted = Page(built / BOARD / "scripted-centroid" / "index.html")
     assert "--algo scripted:centroid" in scripted.text
     assert "Policies of" not in scripted.text

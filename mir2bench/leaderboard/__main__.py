@@ -77,7 +77,7 @@ def check(folders: Folders, /) -> None:
     from mir2bench.leaderboard.check import check_entry
 
     for folder in folders or all_entries():
-        entry = check_entry(folder)
+        entry = check_entry(folder, board=folder.absolute().parent.parent)
         print(f"{entry.folder}: fine")
 
 

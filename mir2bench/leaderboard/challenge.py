@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from mir2bench.errors import Mir2BenchError
 from mir2bench.evaluation.contenders import load_team_bundle, make_scripted
@@ -22,11 +23,12 @@ from mir2bench.leaderboard.check import check_entry, plain_files, read_episodes
 from mir2bench.leaderboard.entry import (
     CHALLENGES,
     POLICIES,
+    Challenge,
     Entry,
     EntryError,
-    Links,
     Verified,
     dump_entry,
+    explain,
     parse_entry,
 )
 from mir2bench.leaderboard.new import About, copy_bundle
@@ -59,7 +61,8 @@ def challenge_entry(
         EntryError: the entry is not verified or with another salt, the name is taken, a bundle does not fit, or no cell
             was lowered: then nothing has changed.
     """
-    entry = check_entry(folder, isolated=isolated)
+    claim = _claim(about)
+    entry = check_entry(folder, isolated=isolated, board=folder.absolute().parent.parent)
     verified, variant = entry.verified, spec(entry.variant)
     if verified is None:
         raise EntryError(f"{entry.entry} is not verified yet: `verify` it first.")
@@ -93,7 +96,6 @@ def challenge_entry(
             "nothing changes."
         )
     rows = pd.concat([read_episodes(folder / verified.episodes.path), added], ignore_index=True)
-    challenged = _with_challenge(entry, folder, bundles, about, lowered, played)
     study = {
         "protocol": {"name": verified.protocol},
         "attackers": {},
@@ -117,7 +119,35 @@ def challenge_entry(
     if verdict["worst"]["mean"] > kept["worst"]["mean"]:
         raise EntryError("a challenge cannot raise a row.")
     reason = f"a stronger attack, {column}, lowered {lowered} of {len(kept['cells'])} cells"
-    return write_verified(challenged, folder, verdict, rows, "challenge", reason), lowered
+    try:
+        challenged = _with_challenge(entry, folder, bundles, {**claim, "lowered": lowered}, played)
+        return write_verified(challenged, folder, verdict, rows, "challenge", reason), lowered
+    except BaseException:
+        shutil.rmtree(folder / CHALLENGES / about.name, ignore_errors=True)
+        raise
+
+
+def _claim(about: About) -> dict[str, Any]:
+    """Return what a challenge says about itself.
+
+    Raises:
+        EntryError: a text or a link breaks a rule.
+    """
+    placeholder = {"path": f"{CHALLENGES}/{about.name}/0/policy.json", "sha256": "0" * 64, "bytes": 1}
+    claim = {
+        "name": about.name,
+        "description": about.description or f"Adversaries of {about.name}.",
+        "authors": list(about.authors) or ["unknown"],
+        "links": {"paper": about.paper, "code": about.code, "page": about.page},
+        "date": str(datetime.datetime.now(datetime.UTC).date()),
+    }
+    try:
+        Challenge.model_validate_json(
+            json.dumps({**claim, "lowered": 1, "adversaries": [{"phi": "1", "files": [placeholder, placeholder]}]})
+        )
+    except ValidationError as error:
+        raise EntryError(f"the challenge: {explain(error)}.") from error
+    return claim
 
 
 def play_task(folder: str, bundles: list[str], first_seed: int, episodes: int) -> list[dict[str, Any]]:
@@ -163,32 +193,17 @@ def _lowered(verified: Verified, played: Sequence[dict[str, Any]]) -> int:
 
 
 def _with_challenge(
-    entry: Entry,
-    folder: Path,
-    bundles: Sequence[Path],
-    about: About,
-    lowered: int,
-    played: Sequence[dict[str, Any]],
+    entry: Entry, folder: Path, bundles: Sequence[Path], claim: Mapping[str, Any], played: Sequence[dict[str, Any]]
 ) -> Entry:
     """Copy the bundles into the entry's folder and name them in the entry."""
-    root = folder / CHALLENGES / about.name
+    root = folder / CHALLENGES / claim["name"]
     if root.exists():
         shutil.rmtree(root)
     phis = {cell["bundle"]: cell["phi"] for cell in played}
     adversaries = [
-        {"phi": phis[number], "files": copy_bundle(bundle, folder, f"{CHALLENGES}/{about.name}/{number}")}
+        {"phi": phis[number], "files": copy_bundle(bundle, folder, f"{CHALLENGES}/{claim['name']}/{number}")}
         for number, bundle in enumerate(bundles)
     ]
     content = json.loads(dump_entry(entry))
-    content["challenges"].append(
-        {
-            "name": about.name,
-            "description": about.description or f"Adversaries of {about.name}.",
-            "authors": list(about.authors) or ["unknown"],
-            "links": json.loads(Links(paper=about.paper, code=about.code, page=about.page).model_dump_json()),
-            "date": str(datetime.datetime.now(datetime.UTC).date()),
-            "lowered": lowered,
-            "adversaries": adversaries,
-        }
-    )
+    content["challenges"].append({**claim, "adversaries": adversaries})
     return parse_entry(json.dumps(content), str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -32,6 +33,7 @@ from mir2bench.leaderboard.entry import (
     Scores,
     read_entry,
 )
+from mir2bench.leaderboard.ledger import require
 from mir2bench.leaderboard.sandbox import Limits, run_limited
 from mir2bench.leaderboard.scoring import scores_of
 from mir2bench.learning.rollout import Episodes, check_actions, rollout
@@ -50,11 +52,16 @@ _WORLDS, _STEPS = 64, 40
 _COMPUTED = ("clean", "worst", "difference", "iqm", "median", "optimality_gap", "attackers", "partitions", "cells")
 
 
-def check_entry(folder: str | Path, *, isolated: bool = True) -> Entry:
+def check_entry(folder: str | Path, *, isolated: bool = True, board: Path | None = None) -> Entry:
     """Examine an entry's folder, and return the entry.
 
-    Nothing is written, and nothing outside the folder is read. All of it runs in a process of its own with limits (see
-    `sandbox`), unless `isolated` is off.
+    Nothing is written, and nothing outside the folder is read but the board's ledger. All of it runs in a process of
+    its own with limits (see `sandbox`), unless `isolated` is off.
+
+    Args:
+        folder: where it lies.
+        isolated: see above.
+        board: the leaderboards' folder it lies in; given that, what only keepers write must be in its ledger.
 
     Raises:
         EntryError: it breaks a rule; the message is one line that says which.
@@ -64,7 +71,10 @@ def check_entry(folder: str | Path, *, isolated: bool = True) -> Entry:
         run_limited("inspect", {"folder": str(folder.absolute())}, LIMITS)
     else:
         inspect_entry(folder)
-    return read_entry(folder)
+    entry = read_entry(folder)
+    if board is not None:
+        require(entry, board)
+    return entry
 
 
 def inspect_task(folder: str) -> None:
@@ -90,8 +100,7 @@ def _inspect(folder: Path) -> Entry:
         scores = getattr(entry, table)
         if scores is not None:
             check_scores(scores, table, entry, variant)
-            if scores.episodes is not None:
-                check_episodes(folder / scores.episodes.path, scores, variant)
+            check_episodes(folder / scores.episodes.path, scores, variant)
     for bundle in entry.policies:
         root = folder / "policies" / f"seed{bundle.seed}"
         check_bundle(root, bundle, entry)
@@ -112,7 +121,9 @@ def plain_files(folder: Path) -> set[str]:
     Raises:
         EntryError: it is no folder, or holds a link, a device or the like, or far too much.
     """
-    if folder.is_symlink() or not folder.is_dir():
+    if folder.is_symlink():
+        raise EntryError(f"{folder} is a link: an entry is a plain folder.")
+    if not folder.is_dir():
         raise EntryError(f"{folder} is no folder.")
     found: set[str] = set()
     waiting = [folder]
@@ -195,9 +206,19 @@ def check_scores(scores: Scores, table: str, entry: Entry, variant: VariantSpec)
         )
     if scores.protocol not in PROTOCOLS:
         raise EntryError(f"`{table}`: no protocol {scores.protocol!r}; there are {', '.join(PROTOCOLS)}.")
+    if scores.date > datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1):
+        raise EntryError(f"`{table}`: its date, {scores.date}, is still to come.")
+    if variant.n_adversaries:
+        protocol = get_protocol(scores.protocol)
+        needed = {*protocol.untrained(variant), *protocol.trained, *protocol.white_box}
+        absent = sorted(needed - set(scores.attackers) - set(scores.not_applicable))
+        if absent:
+            raise EntryError(
+                f"`{table}`: {scores.protocol} also attacks with {', '.join(absent)}; none may be left out."
+            )
     if (scores.worst is None) != (variant.n_adversaries == 0):
         raise EntryError(f"`{table}`: a worst case is given exactly in variants with adversaries.")
-    everyone = {"".join(map(str, phi.phi)) for phi in _all_partitions(scores.protocol, variant)}
+    everyone = {"".join(map(str, phi.phi)) for phi in all_partitions(scores.protocol, variant)}
     strange = sorted(({cell.phi for cell in scores.cells} | set(scores.partitions)) - everyone)
     if strange:
         raise EntryError(f"`{table}`: {scores.protocol} does not attack the partition {strange[0]} of {variant.id}.")
@@ -210,7 +231,8 @@ def check_scores(scores: Scores, table: str, entry: Entry, variant: VariantSpec)
             raise EntryError(f"`{table}`: {score.mean} of `{name}` is not {score.normalized} on the variant's scale.")
 
 
-def _all_partitions(protocol: str, variant: VariantSpec) -> list[Partition]:
+def all_partitions(protocol: str, variant: VariantSpec) -> list[Partition]:
+    """Return the partitions of a whole protocol; the empty one in variants without adversaries."""
     return get_protocol(protocol).partitions(variant, get_budget("quick")) or [Partition.of(variant.n_agents)]
 
 
@@ -219,6 +241,12 @@ def check_episodes(path: Path, scores: Scores, variant: VariantSpec) -> None:
     table = read_episodes(path)
     if set(table["variant"].unique()) != {variant.id} or table["defender"].nunique() != 1:
         raise EntryError(f"{path.name} must hold the episodes of one team on {variant.id}.")
+    cells = table.groupby(["defender_seed", "attacker", "phi", "attacker_seed"], dropna=False, observed=True).size()
+    if set(cells) != {scores.budget.episodes}:
+        raise EntryError(
+            f"{path.name} has cells of {min(cells)} to {max(cells)} episodes, but the budget says "
+            f"{scores.budget.episodes}."
+        )
     told = json.loads(scores.model_dump_json())
     study = {"protocol": {"name": ""}, "attackers": {}, "budget": told["budget"], "mir2bench": ""}
     try:

@@ -14,8 +14,10 @@ from typing import Any
 from mir2bench.evaluation import tables
 from mir2bench.evaluation.protocol import TRANSFER
 from mir2bench.leaderboard.charts import gauge, signed
+from mir2bench.leaderboard.check import all_partitions
 from mir2bench.leaderboard.entry import Aggregate, Entry, Score, Scores
 from mir2bench.leaderboard.standing import Comparison, Runs
+from mir2bench.registration import spec
 
 MOST_ATTACKERS = 24
 """More attackers than these have no column of their own; they stand on the entry's page."""
@@ -144,7 +146,8 @@ def _other(row: Row) -> Cell:
 
 
 def _cells(row: Row) -> Cell:
-    count, total = len(row.scores.cells), getattr(row.scores, "cells_total", len(row.scores.cells))
+    everyone = len(all_partitions(row.scores.protocol, spec(row.entry.variant)))
+    count, total = len(row.scores.cells), (len(row.entry.training.seeds) or 1) * everyone
     failed = getattr(row.scores, "failures", 0)
     return Cell(f"{count} of {total}", f"{failed} failed" if failed else "", count / total, warn=failed > 0)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ MAX_ENTRY = 2**20  # bytes of entry.json
 MAX_EPISODES = 8 * 2**20  # bytes of a file of raw episodes
 MAX_SEEDS = 50
 
+_PILE = re.compile(r"[\u0300-\u036f\u1ab0-\u1aff\u20d0-\u20ff]{3}")  # combining marks
+
 
 class EntryError(Mir2BenchError, ValueError):
     """An entry breaks a rule of the board; the message is one line that says which."""
@@ -45,6 +48,10 @@ class EntryError(Mir2BenchError, ValueError):
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must hold printable characters only, without line breaks or direction marks")
+    if unicodedata.normalize("NFC", text) != text or re.search(
+        r"(?:[\u0300-\u036f\u1ab0-\u1aff\u20d0-\u20ff]){3}", text
+    ):
+        raise ValueError("must be in Unicode's form NFC, without piles of combining marks")
     return text
 
 
@@ -72,7 +79,7 @@ Count = Annotated[int, Field(ge=0, le=10**15)]
 Positive = Annotated[int, Field(ge=1, le=10**15)]
 Line = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
 Word = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
-Link = Annotated[str, Field(min_length=9, max_length=400), AfterValidator(_https)]
+Link = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_https)]
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 VariantId = Annotated[str, Field(max_length=100, pattern=r"^mir2bench/[A-Za-z0-9_+-]+-v[0-9]+$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -177,6 +184,12 @@ class PolicyFiles(Strict):
         if size > MAX_POLICY:
             raise ValueError(f"the files of seed {self.seed} have {size} bytes, more than {MAX_POLICY}")
         return self
+
+    @property
+    def networks(self) -> tuple[str, str]:
+        """Where its network lies, in either format."""
+        root = f"{POLICIES}/seed{self.seed}"
+        return f"{root}/weights.safetensors", f"{root}/policy.onnx"
 
 
 class Score(Strict):
@@ -299,7 +312,7 @@ class Reported(Scores):
 
     command: Annotated[str, Field(min_length=1, max_length=8000), AfterValidator(_printable)] | None = None
     """How to do it again."""
-    episodes: File | None = None
+    episodes: File
 
 
 class Verified(Scores):
@@ -391,6 +404,9 @@ class Entry(Strict):
                 raise ValueError("a scripted team has neither training seeds nor policies")
         elif not seeds or sorted(have) != sorted(seeds):
             raise ValueError(f"each declared training seed needs its policy: declared {seeds}, given {have}")
+        weights = [f.sha256 for p in self.policies for f in p.files if f.path in p.networks]
+        if len(set(weights)) < len(weights):
+            raise ValueError("two training seeds have the same policy: a seed counts once")
         declared = set(seeds) or {0}
         for table in (REPORTED, VERIFIED):
             scores: Scores | None = getattr(self, table)
@@ -436,7 +452,7 @@ def parse_entry(text: str | bytes, where: str = ENTRY_FILE) -> Entry:
         json.loads(text, object_pairs_hook=_unique)
         return Entry.model_validate_json(text)
     except ValidationError as error:
-        raise EntryError(f"{where}: {_explain(error)}.") from error
+        raise EntryError(f"{where}: {explain(error)}.") from error
     except (ValueError, RecursionError) as error:
         raise EntryError(f"{where} is not valid JSON: {' '.join(str(error).split())[:200]}.") from error
 
@@ -463,6 +479,19 @@ def dump_entry(entry: Entry) -> str:
     return entry.model_dump_json(indent=1) + "\n"
 
 
+def explain(error: ValidationError) -> str:
+    """Return the first breaches in one line: where, what, and how many more there are."""
+    lines = []
+    found = error.errors(include_url=False, include_context=False, include_input=True)
+    for breach in found[:3]:
+        where = ".".join(str(part) for part in breach["loc"]) or "the entry"
+        given = repr(breach.get("input"))
+        shown = "" if len(given) > 60 or breach["type"] in ("missing", "value_error") else f", but it is {given}"
+        lines.append(f"{where[:120]}: {breach['msg'].removeprefix('Value error, ')}{shown}")
+    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+    return " ".join(f"{'; '.join(lines)}{more}".split())
+
+
 def schema_text() -> str:
     """Return the JSON schema of `entry.json`, as it lies in `leaderboards/entry.schema.json`."""
     schema = {
@@ -478,16 +507,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)[:80]!r} occurs twice")
     return found
-
-
-def _explain(error: ValidationError) -> str:
-    """Return the first breaches in one line: where, what, and how many more there are."""
-    lines = []
-    found = error.errors(include_url=False, include_context=False, include_input=True)
-    for breach in found[:3]:
-        where = ".".join(str(part) for part in breach["loc"]) or "the entry"
-        given = repr(breach.get("input"))
-        shown = "" if len(given) > 60 or breach["type"] in ("missing", "value_error") else f", but it is {given}"
-        lines.append(f"{where[:120]}: {breach['msg'].removeprefix('Value error, ')}{shown}")
-    more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-    return " ".join(f"{'; '.join(lines)}{more}".split())

@@ -68,7 +68,7 @@ def build(content: Path, out: Path) -> Built:
         MissingDependencyError: the extra `site` is not installed.
         StorageError: it cannot be written.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     if out.is_symlink() or (
         out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file()))
     ):

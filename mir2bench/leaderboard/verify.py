@@ -34,6 +34,7 @@ from mir2bench.leaderboard.entry import (
     dump_entry,
     parse_entry,
 )
+from mir2bench.leaderboard.ledger import record
 from mir2bench.leaderboard.new import describe
 from mir2bench.leaderboard.picture import picture_task, strongest_script
 from mir2bench.leaderboard.salt import salt_hash, salted_draw
@@ -218,6 +219,7 @@ def write_verified(
         content["verified"]["picture"] = describe(folder, f"{VERIFIED}/{PICTURE}")
     written = parse_entry(json.dumps(plain(content)), str(folder / ENTRY_FILE))
     replace_file(folder / ENTRY_FILE, lambda temporary: temporary.write_text(dump_entry(written), encoding="utf-8"))
+    record(written, folder.absolute().parent.parent)
     return written
 
 
