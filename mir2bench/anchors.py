@@ -96,6 +96,9 @@ def measure_world(variant: VariantSpec, episodes: int) -> tuple[Measured, Measur
 def main(env: tuple[str, ...] = (), episodes: int = 1024) -> None:
     """Measure floor and ceiling of the score scale and print them as registry lines.
 
+    Examples:
+        python -m mir2bench.anchors --env Rendezvous10-adv0-v0 --episodes 4096
+
     Args:
         env: variants whose worlds to measure; all that can be made here if none is given.
         episodes: episodes per scripted team.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import sys
 from typing import Annotated
@@ -17,9 +18,9 @@ from mir2bench.speed.training import Training
 
 def main(
     what: Annotated[
-        Annotated[Engines, tyro.conf.subcommand("engines")]
-        | Annotated[Training, tyro.conf.subcommand("training")]
-        | Annotated[Protocol, tyro.conf.subcommand("protocol")],
+        Annotated[Engines, tyro.conf.subcommand("engines", description=inspect.getdoc(Engines))]
+        | Annotated[Training, tyro.conf.subcommand("training", description=inspect.getdoc(Training))]
+        | Annotated[Protocol, tyro.conf.subcommand("protocol", description=inspect.getdoc(Protocol))],
         tyro.conf.arg(name=""),
     ],
 ) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ def run(
     Args:
         main: a function whose annotated parameters are the options and whose docstring explains them.
         prog: how the command is called, shown in the help.
-        description: what the command does; by default `main`'s docstring.
+        description: what the command does; by default `main`'s docstring up to its arguments.
         args: the arguments; None takes `sys.argv[1:]`.
 
     Returns:
@@ -33,6 +34,8 @@ def run(
     """
     import tyro  # slow to import, and `import mir2bench` must be quick
 
+    if description is None:  # tyro would leave out the examples
+        description = (inspect.getdoc(main) or "").partition("\n\nArgs:")[0]
     return tell_errors(tyro.cli, main, prog=prog, description=description, args=args)
 
 

@@ -67,6 +67,10 @@ def main(
     """List all variants: agents N, adversaries K, time limit, number of partitions |Phi^alpha|, sizes of one agent's
     observation, of the global state and of one agent's action, and the ends of the score scale.
 
+    Examples:
+        python -m mir2bench.list --family Rendezvous
+        python -m mir2bench.list --adversaries 1 --json
+
     Args:
         family: only this family.
         adversaries: only variants with exactly this many adversaries.

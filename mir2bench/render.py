@@ -20,16 +20,16 @@ from mir2bench.registration import VariantSpec
 DESCRIPTION = """Draw one episode of a team, alone or under attack, as a GIF, an MP4 or a picture of its last moment.
 
 Examples:
-  python -m mir2bench.render --team scripted:centroid --env Rendezvous10-adv1-v0 --out clean.gif
-  python -m mir2bench.render --team scripted:centroid --env Rendezvous10-adv1-v0 --attacker flee --phi 2 --out flee.png
-  python -m mir2bench.render --team runs/maddpg-3/bundle --attacker runs/attack-3/bundle --out attack.gif"""
+  python -m mir2bench.render --policy scripted:centroid --env Rendezvous10-adv1-v0 --out clean.gif
+  python -m mir2bench.render --policy scripted:centroid --env Rendezvous5-adv1-v0 --attacker flee --phi 2 --out a.png
+  python -m mir2bench.render --policy runs/maddpg-3/bundle --attacker runs/attack-3/bundle --out attack.gif"""
 
 
 @dataclass(frozen=True)
 class Options:
     """What to draw."""
 
-    team: str
+    policy: str
     """Policy bundle of the team, or scripted:TEAM."""
     out: Path
     """File to write; its ending chooses the format: .gif, .mp4 or .png (the last frame)."""
@@ -56,7 +56,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     from mir2bench.views.common import load_drawing
 
     check_options(options)
-    variant, team = load_team(options.team, options.env)
+    variant, team = load_team(options.policy, options.env)
     phi, adversary = load_adversary(variant, team, options.attacker, options.phi)
     draw = load_drawing(variant.engine_class.drawing)
     history: list[dict[str, np.ndarray]] = []

@@ -22,7 +22,7 @@ from mir2bench.policies import save_policy
 
 VARIANT = mir2bench.spec("Rendezvous5-adv1-v0")
 RED, BLUE, WHITE = np.array([214, 39, 40]), np.array([0, 114, 178]), np.array([255, 255, 255])
-TEAM = ["--team", "scripted:centroid", "--env", "Rendezvous5-adv1-v0"]
+TEAM = ["--policy", "scripted:centroid", "--env", "Rendezvous5-adv1-v0"]
 
 
 def snapshots(path: list[list[list[float]]]) -> list[dict[str, np.ndarray]]:
@@ -182,9 +182,9 @@ def test_adversaries_from_a_bundle_play_their_own_phi(tmp_path: Path, capsys: py
     save_policy(policy, folder, variant=VARIANT, algorithm="learned", config={}, seed=0, extra={"phi": "00010"})
     assert call(*TEAM, "--attacker", folder, "--out", tmp_path / "a.png") == 0
     assert "adversaries: 3\n" in capsys.readouterr().out
-    assert call("--team", folder, "--out", tmp_path / "b.png") == 2
+    assert call("--policy", folder, "--out", tmp_path / "b.png") == 2
     assert "adversaries, not a team of 5" in capsys.readouterr().err
-    two = ["--team", "scripted:centroid", "--env", "Rendezvous5-adv2-v0", "--attacker", folder, "--phi", "1,2"]
+    two = ["--policy", "scripted:centroid", "--env", "Rendezvous5-adv2-v0", "--attacker", folder, "--phi", "1,2"]
     assert call(*two, "--out", tmp_path / "b.png") == 2
     assert "plays 1 adversaries, but phi names 2: give --phi to match" in capsys.readouterr().err
 
@@ -201,7 +201,7 @@ def test_adversaries_from_a_bundle_play_their_own_phi(tmp_path: Path, capsys: py
         (["--out", "a.gif", "--attacker", "fle"], "one of idle, random, flee, dodge, circle, not 'fle'."),
         (["--out", "a.gif", "--attacker", "flee", "--phi", "none"], "at least one adversary, but phi is all 0"),
         (["--out", "a.gif", "--attacker", "flee", "--phi", "1,2"], "phi names 2 adversaries"),
-        (["--out", "a.gif", "--team", "scripted:centre"], "No scripted team of Rendezvous `centre`."),
+        (["--out", "a.gif", "--policy", "scripted:centre"], "No scripted team of Rendezvous `centre`."),
         (["--out", "a.gif", "--env", "Rendevous5-adv1-v0"], "Did you mean `mir2bench/Rendezvous5-adv1-v0`"),
     ],
 )

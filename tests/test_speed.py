@@ -130,7 +130,7 @@ class TestProtocol:
     ("arguments", "message"),
     [
         (["engines", "--rounds", "0"], "--rounds must be 1 or more"),
-        (["training", "--json-file", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
+        (["training", "--json", "/nowhere/x.json"], "cannot write /nowhere/x.json"),
         (["training", "--algo", "mir2", "mir2"], "each defender is named once"),
         (["training", "--threads", "0"], "--threads must be 1 or more"),
         (["training", "--algo", "mir3"], "mir2"),
@@ -146,7 +146,7 @@ def test_the_file_holds_versions_hardware_and_all_figures(
     quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "bench.json"
-    args = ["training", "--env", game(Match).id, "--algo", "maddpg", "--rounds", "1", "--json-file", str(file)]
+    args = ["training", "--env", game(Match).id, "--algo", "maddpg", "--rounds", "1", "--json", str(file)]
     assert run(bench.main, prog="bench", args=args) == 0
     written = json.loads(file.read_text())
     assert written["hardware"]["cores"] == os.cpu_count()

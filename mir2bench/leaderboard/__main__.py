@@ -38,6 +38,10 @@ def new(
 ) -> None:
     """Write a draft of an entry from a finished run of mir2bench.evaluate, filled as far as a run can tell.
 
+    Examples:
+        python -m mir2bench.leaderboard new runs/comparison --name my-method --defender mir2 --author "Ada Example"
+        python -m mir2bench.leaderboard new scripted:idle --name scripted-idle --env Rendezvous5-adv1-v0 --out runs/idle
+
     Args:
         run: the run's folder; or scripted:TEAM, for a sanity row that needs no run.
         name: short name of the entry: small letters, digits and hyphens.
@@ -70,6 +74,9 @@ def new(
 def check(folders: Folders, /) -> None:
     """Check entries: schema, files, hashes, sizes, names, scores, and whether their policies act as policies must.
 
+    Examples:
+        python -m mir2bench.leaderboard check leaderboards/Rendezvous10-adv1-v0/mir2
+
     Args:
         folders: the entries; the default is all of this installation's leaderboards.
     """
@@ -83,6 +90,10 @@ def check(folders: Folders, /) -> None:
 
 def submit(draft: Folder, /, name: str | None = None, board: Path | None = None) -> None:
     """Check a draft and copy it into the leaderboards' folder, ready for a pull request.
+
+    Examples:
+        python -m mir2bench.leaderboard submit runs/entry
+        python -m mir2bench.leaderboard submit runs/comparison --name my-method
 
     Args:
         draft: the draft's folder, or that of a run with a single defender and variant.
@@ -109,6 +120,10 @@ def verify(
     """Attack entries anew, with fresh attackers and seeds that nobody knew, and write what was found into them.
 
     Several entries of one variant are verified together: then each also meets the attackers of the others.
+
+    Examples:
+        python -m mir2bench.leaderboard verify leaderboards/Rendezvous10-adv1-v0/mir2 --partitions 2
+        python -m mir2bench.leaderboard verify leaderboards/Rendezvous10-adv1-v0/* --full --workers 2
 
     Args:
         folders: the entries.
@@ -152,6 +167,9 @@ def challenge(
 ) -> None:
     """Play another attack against a verified entry; if it is stronger the row falls; its old value stays in history.
 
+    Examples:
+        python -m mir2bench.leaderboard challenge leaderboards/Rendezvous10-adv1-v0/mir2 runs/attack/bundle --name mine
+
     Args:
         entry: the entry's folder.
         adversaries: bundles of adversaries, as mir2bench.attack writes them.
@@ -174,6 +192,10 @@ def challenge(
 
 def build(out: Path = Path("site"), board: Path | None = None, update: bool = False) -> None:
     """Write the leaderboards as a static site.
+
+    Examples:
+        python -m mir2bench.leaderboard build --out site
+        python -m mir2bench.leaderboard build --update
 
     Args:
         out: the folder to write.

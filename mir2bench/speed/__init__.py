@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from mir2bench.errors import ConfigError
 
@@ -56,7 +58,7 @@ class Options:
 
     rounds: int = 7
     """Counted rounds, of which the median is shown."""
-    json_file: Path | None = None
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Where to write the figures with versions and hardware."""
 
     def check(self) -> None:

@@ -24,6 +24,10 @@ class Engines(Options):
     """Environment steps per second by variant, batch and view, beside every other simulation that is installed.
 
     How cost grows with agents is seen by naming variants of several sizes; it does not depend on the horizon.
+
+    Examples:
+        python -m mir2bench.bench engines
+        python -m mir2bench.bench engines --env Rendezvous5-adv0-v0 Rendezvous10-adv0-v0 Rendezvous20-adv0-v0 --rounds 3
     """
 
     env: tuple[str, ...] = ()

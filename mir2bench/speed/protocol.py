@@ -32,6 +32,10 @@ class Protocol(Options):
 
     From a study that was run (--study), or foretold from two short ones: each stage is run at two small budgets, and
     the line through their times is drawn on to the whole study's. `--rounds` is ignored.
+
+    Examples:
+        python -m mir2bench.bench protocol --algo maddpg m3ddpg romq mir2 --cores 2 64
+        python -m mir2bench.bench protocol --study runs/comparison
     """
 
     study: Path | None = None

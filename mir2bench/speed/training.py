@@ -30,6 +30,11 @@ class Training(Options):
 
     By default the round is the one that a training consists of. How cost grows with agents is seen by naming variants
     of several sizes; with batch and horizon, by --grow.
+
+    Examples:
+        python -m mir2bench.bench training
+        python -m mir2bench.bench training --env Skirmish-4m_vs_3m-adv0-v0 --algo maddpg mir2 --rounds 15 --grow
+        python -m mir2bench.bench training --set hidden=256 worlds=1 batch_size=1600 --steps 200
     """
 
     env: tuple[str, ...] = ("Rendezvous10-adv0-v0",)
