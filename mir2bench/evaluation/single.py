@@ -38,6 +38,23 @@ def claim_folder(out: Path | None, name: str) -> Path:
     return folder
 
 
+def reclaim_folder(out: Path | None) -> Path:
+    """Return the folder of a single training that was interrupted.
+
+    Raises:
+        ConfigError: `out` is not given.
+        StudyError: there is none, or it is finished.
+    """
+    if out is None:
+        raise ConfigError("--resume needs --out, the folder of the training to continue.")
+    folder = out.absolute()
+    if not folder.is_dir():
+        raise StudyError(f"{folder} holds no training that could be continued. Leave --resume off to begin.")
+    if (folder / "bundle").exists():
+        raise StudyError(f"the training in {folder} is finished: its policy is in {folder / 'bundle'}.")
+    return folder
+
+
 def check_seed(seed: int) -> None:
     """Raise `ConfigError` unless the seed is an integer of 0 or more."""
     if seed < 0:
@@ -111,6 +128,9 @@ def show_progress(title: str) -> Iterator[Callback]:
     started = time.monotonic()
 
     def report(progress: Progress) -> None:
+        if progress.note:
+            console.print(progress.note, highlight=False, markup=False, soft_wrap=True)
+            return
         seconds = max(time.monotonic() - started, 1e-9)
         rate = progress.steps / seconds
         left = seconds * (progress.budget - progress.steps) / max(progress.steps, 1)
