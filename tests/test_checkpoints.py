@@ -42,7 +42,7 @@ class Eager(Checkpoint):
     rounds = 0
     die = -1
 
-    def due(self) -> bool:
+    def due(self, size: int) -> bool:
         Eager.rounds += 1
         return Eager.rounds % 25 == 0 or Eager.rounds == Eager.die
 
@@ -117,7 +117,7 @@ class TestContinuing:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Eager, "due", lambda self: False)
+            patch.setattr(Eager, "due", lambda self, size: False)
             alone = _train(tmp_path / "alone", algorithm, variant, **settings)
         assert not (tmp_path / "alone" / "checkpoint").exists()
         for die in (5, 70):  # in the warm-up, and 70 rounds later
@@ -242,7 +242,7 @@ class TestKeeping:
         kept = self._checkpoint(tmp_path / "c")
         saved = []
         while now < 2_000:
-            if kept.due():
+            if kept.due(10**8):
                 saved.append(now)
                 kept.save({})
             now += 1.0

@@ -28,6 +28,7 @@ EVERY = 60.0
 """Least seconds between two checkpoints."""
 SHARE = 0.01
 """Largest share of a training's time that goes into them."""
+_SPEED = 2e8  # bytes per second that a disk takes, before anything was measured
 _ARRAY, _TENSOR, _ITEMS = "$array", "$tensor", "$items"
 
 
@@ -39,31 +40,23 @@ class Checkpoint:
         identity: all that determines what is trained, plain data; see `identify`.
         recorder: what else is kept with each state and restored with it.
         say: told in one line when a checkpoint cannot be written; training goes on without it.
-        every: least seconds between two checkpoints.
     """
 
     def __init__(
-        self,
-        path: Path,
-        identity: Mapping[str, Any],
-        recorder: Stateful,
-        say: Callable[[str], None],
-        *,
-        every: float = EVERY,
+        self, path: Path, identity: Mapping[str, Any], recorder: Stateful, say: Callable[[str], None]
     ) -> None:
         self.path = path
         self._identity = plain(identity)
         self._recorder = recorder
         self._say = say
-        self._every = every
         self._begun = self._saved = time.monotonic()
         self._spent = self._last = 0.0  # s for all checkpoints, and for the last one
 
-    def due(self) -> bool:
-        """Whether enough time has passed that another checkpoint costs no more than its share."""
+    def due(self, size: int) -> bool:
+        """See `Keeper.due`: whether all checkpoints, one more of them included, would cost no more than their share."""
         now = time.monotonic()
-        affordable = self._every == 0 or SHARE * (now - self._begun) >= self._spent + self._last
-        return now - self._saved >= self._every and affordable
+        cost = self._spent + max(self._last, size / _SPEED)
+        return now - self._saved >= EVERY and SHARE * (now - self._begun) >= cost
 
     def save(self, state: State) -> None:
         """Put a state in the place of the one before."""

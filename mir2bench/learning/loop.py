@@ -174,7 +174,7 @@ def train(
             logged |= learner.diagnose(draw(config.batch_size, reporting))
             figures = {name: float(value) for name, value in logged.items()} | measure(learner.policy)
             callback(Progress(steps, budget, figures))
-        if keeper is not None and done_rounds < rounds and keeper.due():
+        if keeper is not None and done_rounds < rounds and keeper.due(replay.nbytes):
             keeper.save({"rounds": done_rounds, **{name: state_of(part) for name, part in parts.items()}})
 
 

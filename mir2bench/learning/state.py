@@ -41,8 +41,8 @@ class Keeper(Protocol):
         """
         ...
 
-    def due(self) -> bool:
-        """Whether it is time to save."""
+    def due(self, size: int) -> bool:
+        """Whether it is time to save a state of about so many bytes."""
         ...
 
     def save(self, state: State) -> None:
