@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +46,14 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Train the defender that the options describe."""
     from mir2bench.evaluation.contenders import resolve_configs
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
-    from mir2bench.evaluation.single import check_seed, claim_folder, parse_steps, reclaim_folder, show_progress
+    from mir2bench.evaluation.single import (
+        CHECKPOINT,
+        check_seed,
+        claim_folder,
+        parse_steps,
+        reclaim_folder,
+        show_progress,
+    )
     from mir2bench.evaluation.work import Recorder, save, train
     from mir2bench.learning.rollout import rollout
     from mir2bench.partition import Partition
@@ -58,8 +64,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     config = resolve_configs([options.algo], options.settings, variant)[options.algo]
     check_seed(options.seed)
     out = reclaim_folder(options.out) if options.resume else claim_folder(options.out, options.algo)
-    checkpoint = out / "checkpoint.safetensors"
-    started = time.monotonic()
+    checkpoint = out / CHECKPOINT
     with show_progress(f"{options.algo} on {variant.id}, seed {options.seed}") as report:
         with Recorder(out / "curve.json", out / "logs", report) as recorder:
             policy = train(
@@ -72,7 +77,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
                 checkpoint=checkpoint,
                 anew=False,
             )
-        seconds = time.monotonic() - started
+            seconds = recorder.seconds
         save(policy, out / "bundle", variant, options.algo, config, options.seed, {"steps": steps})
         checkpoint.unlink(missing_ok=True)
         played = rollout(variant, policy, Partition.of(variant.n_agents), None, validation_seeds(32))

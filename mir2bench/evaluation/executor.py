@@ -75,6 +75,22 @@ class Listener(Protocol):
         ...
 
 
+class Silent:
+    """A listener who wants to know nothing."""
+
+    def started(self, job: Job) -> None:
+        """See `Listener`."""
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        """See `Listener`."""
+
+    def finished(self, job: Job) -> None:
+        """See `Listener`."""
+
+    def failed(self, job: Job, failure: Failure) -> None:
+        """See `Listener`."""
+
+
 def default_workers() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -77,13 +77,18 @@ class Recorder:
             self._writer = SummaryWriter(str(self._logs))
         return self
 
+    @property
+    def seconds(self) -> float:
+        """How long the training took so far, without what lay between a kill and its continuation."""
+        return time.perf_counter() - self._started
+
     def say(self, note: str) -> None:
         """Tell whoever follows the training one thing."""
         self(Progress(0, 0, note=note))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far and how long they took."""
-        return {"rows": self.rows, "seconds": time.perf_counter() - self._started}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there, as if no time had passed since."""
@@ -102,7 +107,7 @@ class Recorder:
         now = time.perf_counter()
         if progress.metrics:
             metrics = {name: float(value) for name, value in progress.metrics.items()}
-            self.rows.append({"steps": progress.steps, "seconds": round(now - self._started, 3), **metrics})
+            self.rows.append({"steps": progress.steps, "seconds": round(self.seconds, 3), **metrics})
             self._log(progress.steps, metrics)
             progress = replace(progress, metrics=metrics)
         elif not progress.note and now - self._reported < _REPORT_EVERY:
