@@ -190,7 +190,7 @@ class Store:
                 self.checkpoint(job.key).unlink(missing_ok=True)
 
     def drop_changed(self, jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
-        """Forget finished jobs whose files are not what they wrote, and all that rest on them.
+        """Forget finished jobs whose files are not what they wrote, what else lies in their place, and all that rests on it.
 
         Args:
             jobs: in an order in which each stands behind its needs.
@@ -200,7 +200,8 @@ class Store:
         """
         changed, resting, dropped = [], [], set()
         for job in jobs:
-            if not self.is_finished(job.key):
+            folder = self.folder(job.key)
+            if not os.path.lexists(folder):
                 continue
             if not self._is_whole(job.key):
                 changed.append(job)
@@ -209,8 +210,11 @@ class Store:
             else:
                 continue
             dropped.add(job.key)
-            with storing(self.folder(job.key)):
-                shutil.rmtree(self.folder(job.key))
+            with storing(folder):
+                if folder.is_dir() and not folder.is_symlink():
+                    shutil.rmtree(folder)
+                else:
+                    folder.unlink()
         return changed, resting
 
     def _is_whole(self, key: str) -> bool:
