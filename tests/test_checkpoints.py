@@ -16,7 +16,7 @@ import pytest
 import torch
 from learners import team_weights
 
-from mir2bench.defenders import make_defender, maddpg
+from mir2bench.defenders import maddpg, make_defender
 from mir2bench.errors import CheckpointError, ConfigError, StudyError
 from mir2bench.evaluation import checkpoints, files, work
 from mir2bench.evaluation.checkpoints import Checkpoint, pack, unpack
@@ -67,7 +67,9 @@ def _train(
     world, said = spec(variant), []
     config = dataclasses.asdict(make_defender(algorithm, world, settings).config)
     Eager.rounds, Eager.die = 0, die
-    with Recorder(folder / "curve.json", folder / "logs", lambda p: said.append(p.note) if p.note else None) as recorder:
+    with Recorder(
+        folder / "curve.json", folder / "logs", lambda p: said.append(p.note) if p.note else None
+    ) as recorder:
         policy = work.train(
             algorithm,
             config,
@@ -192,7 +194,12 @@ class TestRefusing:
     def test_damage_is_told_and_the_training_begins_anew(self, damage: str, killed: Path, toy: list[str]) -> None:
         content = bytearray(killed.read_bytes())
         content[-100] ^= 1
-        spoiled = {"flip": bytes(content), "cut": bytes(content[:-50]), "empty": b"", "foreign": b"\x02" + b"\0" * 7 + b"{}"}
+        spoiled = {
+            "flip": bytes(content),
+            "cut": bytes(content[:-50]),
+            "empty": b"",
+            "foreign": b"\x02" + b"\0" * 7 + b"{}",
+        }
         folder = killed.parent.with_name("anew")
         folder.mkdir()
         (folder / "checkpoint").write_bytes(spoiled[damage])

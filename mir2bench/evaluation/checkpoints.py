@@ -42,9 +42,7 @@ class Checkpoint:
         say: told in one line when a checkpoint cannot be written; training goes on without it.
     """
 
-    def __init__(
-        self, path: Path, identity: Mapping[str, Any], recorder: Stateful, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], recorder: Stateful, say: Callable[[str], None]) -> None:
         self.path = path
         self._identity = plain(identity)
         self._recorder = recorder
@@ -86,10 +84,10 @@ class Checkpoint:
         if differing:
             raise CheckpointError(
                 f"{self.path} is of another training; they differ in {'; '.join(differing[:4])}"
-                f"{' ...' if len(differing) > 4 else ''}. Go on with the same options and code, or delete it to begin anew."
+                f"{' ...' if len(differing) > 4 else ''}."
             )
         if metadata["sha256"] != _digest(metadata, arrays):
-            raise CheckpointError(f"{self.path} is damaged: its content is not what was written. Delete it to begin anew.")
+            raise CheckpointError(f"{self.path} is damaged: its sha256 does not fit.")
         state = unpack(json.loads(metadata["tree"]), arrays)
         self._recorder.load_state_dict(state["recorder"])
         return state["training"]
@@ -190,9 +188,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if not {"identity", "tree", "sha256"} <= metadata.keys():
-                raise CheckpointError(f"{path} is no checkpoint. Delete it to begin anew.")
+                raise CheckpointError(f"{path} is no checkpoint.")
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except CheckpointError:
         raise
     except Exception as error:  # safetensors raises many kinds; each means that the file is unusable
-        raise CheckpointError(f"{path} is damaged: {error}. Delete it to begin anew.") from error
+        raise CheckpointError(f"{path} is damaged: {error}.") from error

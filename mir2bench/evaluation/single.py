@@ -16,7 +16,6 @@ from mir2bench.partition import Partition
 from mir2bench.policies import Policy, load_policy, read_bundle
 from mir2bench.registration import VariantSpec, spec
 
-
 CHECKPOINT = "checkpoint.safetensors"
 """Where in its folder a single training keeps its state."""
 

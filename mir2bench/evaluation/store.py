@@ -190,7 +190,9 @@ class Store:
                 self.checkpoint(job.key).unlink(missing_ok=True)
 
     def drop_changed(self, jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
-        """Forget finished jobs whose files are not what they wrote, what else lies in their place, and all that rests on it.
+        """Forget finished jobs whose files are not what they wrote, and all that rest on them.
+
+        What lies in the place of a job and is none counts as such.
 
         Args:
             jobs: in an order in which each stands behind its needs.

@@ -156,7 +156,8 @@ def train(
         return made.train(variant, **task, checkpoint=kept)
     except CheckpointError as error:
         if not anew:
-            raise
+            advice = "Go on with the same options and code, or delete it to begin anew."
+            raise CheckpointError(f"{error} {advice}") from error
         recorder.say(f"begun anew: {error}")
     kept.drop()
     recorder.load_state_dict({"rows": [], "seconds": 0.0})

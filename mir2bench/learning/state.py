@@ -1,7 +1,7 @@
 """What a training must remember to go on later as if it had never stopped.
 
-A state is a tree of plain data, numpy arrays and torch tensors. Whatever takes part in a training gives its own and takes
-it back: networks, optimizers and generators by their libraries' means, all else by `state_dict` and `load_state_dict`.
+A state is a tree of plain data, numpy arrays and torch tensors. Whatever takes part in a training gives its own and
+takes it back: generators by their libraries' means, all else by `state_dict` and `load_state_dict`.
 """
 
 from __future__ import annotations
