@@ -1,10 +1,10 @@
 """Do small pieces of everything in one process for a while, and see whether memory or open files grow.
 
-Run `PYTHONPATH=. python tests/soak.py [MINUTES] [FILE]`. Each round steps environments of all faces, attacks, and runs a
-study with a real training, its checkpoints and now and then its report. It prints resident memory, open file handles and threads as time goes by, and
-at the end a straight line fitted to each, without the first quarter, in which libraries load and compile; with FILE the
-series is written there as CSV. It exits with 1 if memory grows by more than 3 standard errors and 10 MB an hour, or if
-handles or threads grow.
+Run `PYTHONPATH=. python tests/soak.py [MINUTES] [FILE]`. Each round steps environments of all faces, attacks, and runs
+a study with a real training, its checkpoints and now and then its report. It prints resident memory, open file handles
+and threads as time goes by, and at the end a straight line fitted to each, without the first quarter, in which
+libraries load and compile; with FILE the series is written there as CSV. It exits with 1 if memory grows by more than 3
+standard errors and 10 MB an hour, or if handles or threads grow.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ def shortfall(summary: Mapping[str, Any]) -> str:
     first = failures[0]
     return (
         f"{len(failures)} of {planned} jobs failed{others}; the first: {first['label']}: "
-        f"{first['message'].rstrip('.')}. Tracebacks lie in the study's folder `failures`; everything else is kept, and "
-        "--resume tries again."
+        f"{first['message'].rstrip('.')}. Tracebacks lie in the study's folder `failures`; everything else is kept, "
+        "and --resume tries again."
     )
 
 
