@@ -84,8 +84,6 @@ class Harness:
                 except ProcessLookupError:
                     continue
                 return True
-            if victim == "worker":
-                return False
         return False
 
 
