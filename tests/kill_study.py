@@ -59,9 +59,10 @@ class Harness:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         met = False
         if victim is not None:
-            # A moment as random on a busy machine as on an idle one: somewhere behind the start of some job.
-            jobs = self._rng.randrange(1, 4 if victim == "checkpoint" else JOBS)
-            while process.poll() is None and _begun(out) < jobs:
+            # As random on a busy machine as on an idle one: soon after some job began, or after a first checkpoint.
+            jobs = self._rng.randrange(1, JOBS)
+            place, enough = ("checkpoints/*.safetensors", 1) if victim == "checkpoint" else ("jobs/*", jobs)
+            while process.poll() is None and len(list(out.glob(place))) < enough:
                 time.sleep(0.005)
             time.sleep(self._rng.uniform(0.0, 0.5))
             met = self._kill(process, out, victim)
@@ -85,14 +86,6 @@ class Harness:
                     continue
                 return True
         return False
-
-
-def _begun(out: Path) -> int:
-    """Return how many jobs are finished or at work."""
-    try:
-        return len(os.listdir(out / "jobs"))
-    except OSError:
-        return 0
 
 
 def _workers(parent: int) -> list[int]:

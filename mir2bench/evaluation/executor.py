@@ -287,17 +287,15 @@ def _work(connection: Connection, root: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     store = Store(Path(root))
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):  # the coordinator has died, or is done
+        while True:
             job = connection.recv()
-        except EOFError:
-            return
-        failure = None
-        try:
-            run_job(store, job, lambda progress: connection.send(("progress", progress)))
-        except BaseException as error:  # whatever it is, the coordinator must hear of it
-            failure = Failure.of(error)
-        connection.send(("settled", failure))
+            failure = None
+            try:
+                run_job(store, job, lambda progress: connection.send(("progress", progress)))
+            except BaseException as error:  # whatever it is, the coordinator must hear of it
+                failure = Failure.of(error)
+            connection.send(("settled", failure))
 
 
 def _die_with_parent() -> None:
