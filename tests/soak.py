@@ -2,7 +2,7 @@
 
 Run `PYTHONPATH=. python tests/soak.py [MINUTES] [FILE]`. Each round steps environments of all faces, attacks, and runs
 a study with a real training, its checkpoints and now and then its report. It prints resident memory, open file handles
-and threads as time goes by, and at the end a straight line fitted to each, without the first quarter, in which
+and threads as time goes by, and at the end a straight line fitted to each, without the first half, in which
 libraries load and compile; with FILE the series is written there as CSV. It exits with 1 if memory grows by more than 3
 standard errors and 10 MB an hour, or if handles or threads grow.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import io
 import os
 import resource
@@ -93,6 +94,7 @@ WORK: tuple[Callable[[int], None], ...] = (step_environments, attack, study)
 
 def look(started: float) -> list[float]:
     """Return one row of `COLUMNS`."""
+    gc.collect()
     resident = 1000 * (resident_gb(os.getpid()) or 0.0)
     handles, threads = (len(os.listdir(f"/proc/self/{kind}")) for kind in ("fd", "task"))
     return [(time.monotonic() - started) / 60, resident, handles, threads]
@@ -122,7 +124,7 @@ def main(minutes: float = 60.0, file: str = "") -> int:
         with Path(file).open("w", newline="") as target:
             csv.writer(target).writerows([COLUMNS, *rows])
     table = np.array(rows)
-    table = table[table[:, 0] >= minutes / 4]
+    table = table[table[:, 0] >= minutes / 2]
     grown = False
     for column, unit, least in ((1, "MB", 10.0), (2, "handles", 1.0), (3, "threads", 1.0)):
         slope, error = fit(table[:, 0], table[:, column])
