@@ -74,7 +74,7 @@ class TeamTask:
     """The whole team learns: on the plain Dec-POMDP (phi = 0), or with adversaries in some of the episodes.
 
     The task only says who is adversarial; what those agents do is up to the learner (`Learner.intervene`). With
-    `attacked` = 0 nothing is drawn.
+    `attacked` = 0 nothing is drawn. A subclass with state of its own extends `state_dict` and `load_state_dict`.
 
     Args:
         variant: the world.
