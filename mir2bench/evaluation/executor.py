@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import multiprocessing
 import os
 import signal
@@ -193,7 +194,7 @@ class _Worker:
             self.connection.send(job)
         except OSError:
             return False
-        self.job, self.since = job, time.monotonic()
+        self.job, self.since = job, math.inf  # a fresh process must first import everything
         return True
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -255,7 +256,9 @@ def _listen(worker: _Worker, queue: Queue, store: Store, listener: Listener) -> 
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         queue.settle(job, Failure(f"its process died with exit code {code}{hint}"), store, listener)
         return False
-    if kind == "progress":
+    if kind == "begun":
+        worker.since = time.monotonic()
+    elif kind == "progress":
         listener.progress(job, content)
     else:
         worker.job = None
@@ -290,6 +293,7 @@ def _work(connection: Connection, root: str) -> None:
     with contextlib.suppress(EOFError, ConnectionError):  # the coordinator has died, or is done
         while True:
             job = connection.recv()
+            connection.send(("begun", None))
             failure = None
             try:
                 run_job(store, job, lambda progress: connection.send(("progress", progress)))
