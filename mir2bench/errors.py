@@ -53,6 +53,10 @@ class StudyError(Mir2BenchError, RuntimeError):
     """A study's folder cannot be used: another study lies there, it is locked, or a job failed."""
 
 
+class CheckpointError(Mir2BenchError, RuntimeError):
+    """A checkpoint is damaged, or belongs to another training."""
+
+
 class GameError(Mir2BenchError, RuntimeError):
     """An outside program that a world runs on does not start."""
 

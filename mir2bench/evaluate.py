@@ -47,7 +47,7 @@ class Options:
     partitions: int | None = None
     """Most partitions attacked per variant, for a cheaper look; the default is the protocol's number."""
     workers: int | None = None
-    """Processes; the default is one per core. The results do not depend on it."""
+    """Processes, or most jobs at once on a Ray cluster; the default is one per core. Results do not depend on it."""
     executor: str = "local"
     """Where jobs run: local (processes on this machine) or ray (a Ray cluster)."""
     ray_address: str | None = None

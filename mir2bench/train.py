@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ Examples:
   python -m mir2bench.train --algo mir2
   python -m mir2bench.train --algo maddpg --env Rendezvous5-adv1-v0 --seed 3 --budget 1000000 --out runs/maddpg-3
   python -m mir2bench.train --algo mir2 --set lam=0.001
+Interrupted? The same again with --resume and its --out ends with the same weights.
 Then:
   python -m mir2bench.evaluate --policy runs/maddpg-3/bundle"""
 
@@ -36,6 +36,8 @@ class Options:
     """Environment steps, or the name of a budget: smoke, quick, standard or paper."""
     out: Path | None = None
     """Folder to write; the default is runs/<date-time>-<algorithm>."""
+    resume: bool = False
+    """Continue a training in --out that was interrupted, from its last checkpoint."""
     settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE")] = ()
     """Settings that differ from the algorithm's defaults."""
 
@@ -44,7 +46,14 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Train the defender that the options describe."""
     from mir2bench.evaluation.contenders import resolve_configs
     from mir2bench.evaluation.protocol import get_budget, validation_seeds
-    from mir2bench.evaluation.single import check_seed, claim_folder, parse_steps, show_progress
+    from mir2bench.evaluation.single import (
+        CHECKPOINT,
+        check_seed,
+        claim_folder,
+        parse_steps,
+        reclaim_folder,
+        show_progress,
+    )
     from mir2bench.evaluation.work import Recorder, save, train
     from mir2bench.learning.rollout import rollout
     from mir2bench.partition import Partition
@@ -54,13 +63,23 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     steps = parse_steps(options.budget, lambda name: get_budget(name).train_steps)
     config = resolve_configs([options.algo], options.settings, variant)[options.algo]
     check_seed(options.seed)
-    out = claim_folder(options.out, options.algo)
-    started = time.monotonic()
+    out = reclaim_folder(options.out) if options.resume else claim_folder(options.out, options.algo)
+    checkpoint = out / CHECKPOINT
     with show_progress(f"{options.algo} on {variant.id}, seed {options.seed}") as report:
         with Recorder(out / "curve.json", out / "logs", report) as recorder:
-            policy = train(options.algo, config, variant, seed=options.seed, steps=steps, callback=recorder)
-        seconds = time.monotonic() - started
+            policy = train(
+                options.algo,
+                config,
+                variant,
+                seed=options.seed,
+                steps=steps,
+                recorder=recorder,
+                checkpoint=checkpoint,
+                anew=False,
+            )
+            seconds = recorder.seconds
         save(policy, out / "bundle", variant, options.algo, config, options.seed, {"steps": steps})
+        checkpoint.unlink(missing_ok=True)
         played = rollout(variant, policy, Partition.of(variant.n_agents), None, validation_seeds(32))
     print(f"{steps:,} environment steps in {seconds:.1f} s: {steps / seconds:,.0f} steps/s")
     print(f"greedy team return over 32 validation episodes: {played.returns.mean():.2f}")

@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from mir2bench.defenders import maddpg
 from mir2bench.engines.base import Layout
 from mir2bench.errors import NotApplicableError
 from mir2bench.evaluation.protocol import Budget, Protocol
 from mir2bench.learning.networks import Actor, ActorShape
 from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import Callback, Progress
+from mir2bench.learning.state import Keeper
 from mir2bench.partition import Partition
 from mir2bench.policies import Policy
 from mir2bench.registration import Anchor, VariantSpec
@@ -177,6 +179,42 @@ class StubDefender:
         return _network(variant, variant.n_agents, seed, float("nan") if trouble == "nan" else self.config.gain)
 
 
+@dataclass(frozen=True)
+class EagerConfig(maddpg.Config):
+    """Settings with which a training takes seconds.
+
+    Attributes:
+        every: rounds between two checkpoints.
+    """
+
+    hidden: int = 8
+    worlds: int = 4
+    batch_size: int = 16
+    warmup: int = 100
+    every: int = 10
+
+
+class _Often:
+    """A checkpoint that is kept more often than its own rule allows."""
+
+    def __init__(self, checkpoint: Keeper, every: int) -> None:
+        self.load, self.save, self._every, self._rounds = checkpoint.load, checkpoint.save, every, 0
+
+    def due(self, size: int) -> bool:
+        self._rounds += 1
+        return self._rounds % self._every == 0
+
+
+class EagerDefender(maddpg.MADDPG):
+    """A real training, with many checkpoints."""
+
+    Config = EagerConfig
+
+    def train(self, variant: VariantSpec, *, checkpoint: Keeper | None = None, **options: Any) -> NetworkPolicy:
+        often = None if checkpoint is None else _Often(checkpoint, self.config.every)  # type: ignore[attr-defined]
+        return super().train(variant, checkpoint=often, **options)
+
+
 class StubAttacker:
     """Random weights that depend on the seed and on phi."""
 
@@ -212,6 +250,7 @@ class StubWhiteBox:
 
 
 DEFENDER, ATTACKER = "evaluation_stubs:StubDefender", "evaluation_stubs:StubAttacker"
+EAGER = "evaluation_stubs:EagerDefender"
 SECOND_ATTACKER, WHITE_BOX = "evaluation_stubs:SecondAttacker", "evaluation_stubs:StubWhiteBox"
 PROTOCOL = Protocol("stub-v1", trained=(ATTACKER,), sampled_partitions=5)
 SUITE = Protocol(

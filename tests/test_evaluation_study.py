@@ -6,6 +6,7 @@ import dataclasses
 import html
 import io
 import json
+import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -177,6 +178,21 @@ class TestDeterminism:
                 (root / bundle["path"] / "weights.safetensors").read_bytes() for root in (finished[0], tmp_path / "two")
             ]
             assert weights[0] == weights[1], f"seed {seed}"
+
+    def test_jobs_in_any_order(self, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        execute = study_module.execute
+        orders = []
+
+        def shuffled(jobs: Any, *rest: Any, **options: Any) -> Any:
+            jobs = random.Random(len(orders)).sample(jobs, len(jobs))
+            orders.append([job.key for job in jobs])
+            return execute(jobs, *rest, **options)
+
+        monkeypatch.setattr(study_module, "execute", shuffled)
+        for name in ("a", "b"):
+            _run(_study(), tmp_path / name)
+            assert (tmp_path / name / "scores.parquet").read_bytes() == (finished[0] / "scores.parquet").read_bytes()
+        assert orders[0] != orders[1]
 
     def test_bundles_give_the_scores_of_the_study_that_made_them(self, finished: Finished, tmp_path: Path) -> None:
         folders = [finished[0] / bundle["path"] for bundle in finished[1]["bundles"]]

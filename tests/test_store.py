@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,9 +142,12 @@ class TestChangedResults:
         return store
 
     @staticmethod
-    def _drop(store: Store) -> list[list[str]]:
+    def _labels(store: Store) -> list[list[str]]:
         with store:
-            dropped = [[job.label for job in part] for part in store.drop_changed((TRAINING, ATTACK, PLAY, JOB))]
+            return [[job.label for job in part] for part in store.drop_changed((TRAINING, ATTACK, PLAY, JOB))]
+
+    def _drop(self, store: Store) -> list[list[str]]:
+        dropped = self._labels(store)
         gone = [j.label for j in (TRAINING, ATTACK, PLAY, JOB) if not store.is_finished(j.key)]
         assert gone == [label for part in dropped for label in part]
         return dropped
@@ -159,6 +163,16 @@ class TestChangedResults:
     def test_a_lost_file(self, store: Store) -> None:
         (store.folder(ATTACK.key) / "policy" / "weights").unlink()
         assert self._drop(store) == [["an attack"], ["a play"]]
+
+    def test_something_else_in_its_place(self, store: Store, tmp_path: Path) -> None:
+        (store.folder(TRAINING.key) / "job.json").unlink()
+        for job in (PLAY, JOB):
+            shutil.rmtree(store.folder(job.key))
+        store.folder(PLAY.key).write_text("a file")
+        store.folder(JOB.key).symlink_to(tmp_path)
+        assert self._labels(store) == [["a training", "a play", "a job"], ["an attack"]]
+        assert tmp_path.is_dir()
+        assert list(store.jobs.iterdir()) == []
 
     @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}'])
     def test_a_damaged_card(self, store: Store, text: str) -> None:

@@ -24,6 +24,9 @@ _BUILTIN = {
 class Defender(Protocol):
     """How a team policy is trained.
 
+    One whose `train` has a further keyword `checkpoint` (`learning.state.Keeper` or None) is given one, and continues
+    from what it holds.
+
     Attributes:
         Config: a frozen dataclass, every field documented, defaults in Python.
     """

@@ -41,6 +41,7 @@ from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import GREEDY_RETURN, GREEDY_WINS, Callback
 from mir2bench.learning.replay import Batch
 from mir2bench.learning.rollout import rollout
+from mir2bench.learning.state import Keeper, State, attributes_of, restore_attributes
 from mir2bench.learning.tasks import Task, TeamTask
 from mir2bench.partition import Partition
 from mir2bench.policies import Policy
@@ -207,6 +208,14 @@ class MaddpgLearner:
             value = self.critic(batch.state, batch.obs, batch.action, batch.phi)
         return {"value/mean": value.mean(), "value/reward": batch.reward.mean()}
 
+    def state_dict(self) -> State:
+        """Return all attributes with their states, those of subclasses as well; see `state.attributes_of`."""
+        return attributes_of(self, apart=(NetworkPolicy,))
+
+    def load_state_dict(self, state: State) -> None:
+        """See `state.Stateful`."""
+        restore_attributes(self, state)
+
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Make one clipped gradient step on the optimizer's own parameters; no others collect gradients."""
         parameters = optimizer.param_groups[0]["params"]
@@ -230,7 +239,15 @@ class MADDPG:
         """Return the episodes to train on: attack-free ones."""
         return TeamTask(variant, self.config.worlds)
 
-    def train(self, variant: VariantSpec, *, seed: int, budget: int, callback: Callback | None = None) -> NetworkPolicy:
+    def train(
+        self,
+        variant: VariantSpec,
+        *,
+        seed: int,
+        budget: int,
+        callback: Callback | None = None,
+        checkpoint: Keeper | None = None,
+    ) -> NetworkPolicy:
         """Train a team policy and return it as it stands after the last step.
 
         Args:
@@ -239,6 +256,10 @@ class MADDPG:
             budget: environment steps.
             callback: gets progress reports with "greedy_return", "greedy_win_rate" where there are victories, and the
                 losses.
+            checkpoint: where the state is kept from time to time, and what to continue from.
+
+        Raises:
+            CheckpointError: what is to be continued is damaged, or another training.
         """
         task = self.task(variant, seed)
         clean = Partition.of(variant.n_agents)
@@ -252,5 +273,14 @@ class MADDPG:
             figures = {GREEDY_RETURN: float(played.returns.mean())}
             return figures if played.won is None else figures | {GREEDY_WINS: float(played.won.mean())}
 
-        loop.train(task, learner, self.config, budget=budget, seed=seed, measure=measure, callback=callback)
+        loop.train(
+            task,
+            learner,
+            self.config,
+            budget=budget,
+            seed=seed,
+            measure=measure,
+            callback=callback,
+            checkpoint=checkpoint,
+        )
         return learner.policy

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import math
 import multiprocessing
 import os
 import signal
@@ -73,6 +74,22 @@ class Listener(Protocol):
     def failed(self, job: Job, failure: Failure) -> None:
         """There is no result."""
         ...
+
+
+class Silent:
+    """A listener who wants to know nothing."""
+
+    def started(self, job: Job) -> None:
+        """See `Listener`."""
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        """See `Listener`."""
+
+    def finished(self, job: Job) -> None:
+        """See `Listener`."""
+
+    def failed(self, job: Job, failure: Failure) -> None:
+        """See `Listener`."""
 
 
 def default_workers() -> int:
@@ -177,7 +194,7 @@ class _Worker:
             self.connection.send(job)
         except OSError:
             return False
-        self.job, self.since = job, time.monotonic()
+        self.job, self.since = job, math.inf  # a fresh process must first import everything
         return True
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -239,7 +256,9 @@ def _listen(worker: _Worker, queue: Queue, store: Store, listener: Listener) -> 
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         queue.settle(job, Failure(f"its process died with exit code {code}{hint}"), store, listener)
         return False
-    if kind == "progress":
+    if kind == "begun":
+        worker.since = time.monotonic()
+    elif kind == "progress":
         listener.progress(job, content)
     else:
         worker.job = None
@@ -271,17 +290,16 @@ def _work(connection: Connection, root: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     store = Store(Path(root))
-    while True:
-        try:
+    with contextlib.suppress(EOFError, ConnectionError):  # the coordinator has died, or is done
+        while True:
             job = connection.recv()
-        except EOFError:
-            return
-        failure = None
-        try:
-            run_job(store, job, lambda progress: connection.send(("progress", progress)))
-        except BaseException as error:  # whatever it is, the coordinator must hear of it
-            failure = Failure.of(error)
-        connection.send(("settled", failure))
+            connection.send(("begun", None))
+            failure = None
+            try:
+                run_job(store, job, lambda progress: connection.send(("progress", progress)))
+            except BaseException as error:  # whatever it is, the coordinator must hear of it
+                failure = Failure.of(error)
+            connection.send(("settled", failure))
 
 
 def _die_with_parent() -> None:

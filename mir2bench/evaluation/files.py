@@ -117,3 +117,28 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def differences(there: Any, here: Any, where: str = "") -> list[str]:
+    """Name the entries in which two configurations differ, with both values."""
+    there, here = _by_name(there), _by_name(here)
+    if isinstance(there, dict) and isinstance(here, dict):
+        found: list[str] = []
+        for key in [*there, *(k for k in here if k not in there)]:
+            found += differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
+        return found
+    return [] if there == here else [f"{where}: {_short(there)} there, {_short(here)} here"]
+
+
+def _by_name(value: Any) -> Any:
+    """Return a list of named things as a mapping, so that they are compared by name and not by place."""
+    if isinstance(value, list) and value and all(isinstance(v, dict) and ("name" in v or "id" in v) for v in value):
+        return {v.get("name", v.get("id")): v for v in value}
+    return value
+
+
+def _short(value: Any) -> str:
+    if value is None or isinstance(value, dict):
+        return "absent" if value is None else "present"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

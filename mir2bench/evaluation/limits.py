@@ -45,7 +45,7 @@ class Limits:
 
         Args:
             process: its id.
-            seconds: for how long it has worked on its job.
+            seconds: for how long it has worked on its job; below 0 if it has not begun.
         """
         if self.minutes is not None and seconds > 60 * self.minutes:
             return (

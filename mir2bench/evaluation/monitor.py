@@ -119,6 +119,9 @@ class Monitor:
 
     def progress(self, job: Job, progress: Progress) -> None:
         """See `executor.Listener`."""
+        if progress.note:
+            self._console.print(f"{job.label}: {progress.note}", highlight=False, markup=False, soft_wrap=True)
+            return
         self._clock.progress(job, progress.steps)
         note = "  ".join(shown_metrics(progress))
         self._bars.update(self._lines[job.key], completed=progress.steps)

@@ -16,6 +16,9 @@ from mir2bench.partition import Partition
 from mir2bench.policies import Policy, load_policy, read_bundle
 from mir2bench.registration import VariantSpec, spec
 
+CHECKPOINT = "checkpoint.safetensors"
+"""Where in its folder a single training keeps its state."""
+
 
 def default_out(names: tuple[str, ...]) -> Path:
     """Return runs/<date-time>-<names>."""
@@ -33,8 +36,29 @@ def claim_folder(out: Path | None, name: str) -> Path:
     folder = (out or default_out((name,))).absolute()
     with storing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StudyError(f"{folder} exists and is not empty. Choose a new folder with --out.")
+            hint = ", or add --resume to continue what was interrupted there" if (folder / CHECKPOINT).exists() else ""
+            raise StudyError(f"{folder} exists and is not empty. Choose a new folder with --out{hint}.")
         folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def reclaim_folder(out: Path | None) -> Path:
+    """Return the folder of a single training that was interrupted.
+
+    Raises:
+        ConfigError: `out` is not given.
+        StudyError: there is none, or it is finished.
+    """
+    if out is None:
+        raise ConfigError("--resume needs --out, the folder of the training to continue.")
+    folder = out.absolute()
+    if not folder.is_dir():
+        raise StudyError(f"{folder} holds no training that could be continued. Leave --resume off to begin.")
+    if (folder / "bundle").exists():
+        raise StudyError(f"the training in {folder} is finished: its policy is in {folder / 'bundle'}.")
+    with storing(folder):
+        for leftover in folder.glob(f".{CHECKPOINT}.*"):  # of a writer that was killed
+            leftover.unlink()
     return folder
 
 
@@ -110,10 +134,17 @@ def show_progress(title: str) -> Iterator[Callback]:
     task = bars.add_task(title, total=1, note="")
     started = time.monotonic()
 
+    begun = 0  # steps that an earlier session did
+
     def report(progress: Progress) -> None:
+        nonlocal begun
+        if progress.note:
+            begun = progress.steps
+            console.print(progress.note, highlight=False, markup=False, soft_wrap=True)
+            return
         seconds = max(time.monotonic() - started, 1e-9)
-        rate = progress.steps / seconds
-        left = seconds * (progress.budget - progress.steps) / max(progress.steps, 1)
+        rate = (progress.steps - begun) / seconds
+        left = (progress.budget - progress.steps) / max(rate, 1e-9)
         note = "  ".join([f"{rate:,.0f} steps/s, {duration(left)} left", *shown_metrics(progress)])
         bars.update(task, completed=progress.steps, total=progress.budget, note=note)
         if not console.is_terminal and progress.metrics:

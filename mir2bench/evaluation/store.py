@@ -2,6 +2,7 @@
 
 study.json                what is studied; another study cannot use the folder
 jobs/<key>/               a finished job: job.json and its results, renamed into place
+checkpoints/<key>.safetensors  where a training that is not finished stands
 logs/<label>/             TensorBoard
 failures/<key>.txt        why a job failed
 scores.parquet, attacks.parquet (curves of the trained attacks), summary.json, report/
@@ -20,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from mir2bench.errors import StudyError
-from mir2bench.evaluation.files import plain, settle_folder, storage_error, storing, write_json
+from mir2bench.evaluation.files import differences, plain, settle_folder, storage_error, storing, write_json
 from mir2bench.evaluation.jobs import Job, digest
 
 RESULT = "episodes.json"
@@ -42,6 +43,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.jobs = self.root / "jobs"
+        self.checkpoints = self.root / "checkpoints"
         self._lock: int | None = None
 
     def open(self, config: Mapping[str, Any], *, resume: bool = False, command: str = "") -> None:
@@ -86,7 +88,7 @@ class Store:
         config = plain(config)
         if self._study_file.exists():
             there = _read_json(self._study_file)
-            differing = _differences(there.get("config", {}), config)
+            differing = differences(there.get("config", {}), config)
             if differing:
                 started = f" It was started with: {there['command']}." if there.get("command") else ""
                 raise StudyError(
@@ -100,6 +102,8 @@ class Store:
         self.jobs.mkdir(exist_ok=True)
         for leftover in self.jobs.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.checkpoints.glob(".*"):
+            leftover.unlink(missing_ok=True)
 
     def _acquire(self) -> None:
         # The kernel drops the lock when its holder dies, however it dies.
@@ -182,9 +186,13 @@ class Store:
                 if not self.is_finished(job.key):
                     raise storage_error(error, folder) from error
                 shutil.rmtree(folder, ignore_errors=True)  # somebody was faster; the results are the same
+            if job.kind == "train":
+                self.checkpoint(job.key).unlink(missing_ok=True)
 
     def drop_changed(self, jobs: Iterable[Job]) -> tuple[list[Job], list[Job]]:
         """Forget finished jobs whose files are not what they wrote, and all that rest on them.
+
+        What lies in the place of a job and is none counts as such.
 
         Args:
             jobs: in an order in which each stands behind its needs.
@@ -194,7 +202,8 @@ class Store:
         """
         changed, resting, dropped = [], [], set()
         for job in jobs:
-            if not self.is_finished(job.key):
+            folder = self.folder(job.key)
+            if not os.path.lexists(folder):
                 continue
             if not self._is_whole(job.key):
                 changed.append(job)
@@ -203,8 +212,11 @@ class Store:
             else:
                 continue
             dropped.add(job.key)
-            with storing(self.folder(job.key)):
-                shutil.rmtree(self.folder(job.key))
+            with storing(folder):
+                if folder.is_dir() and not folder.is_symlink():
+                    shutil.rmtree(folder)
+                else:
+                    folder.unlink()
         return changed, resting
 
     def _is_whole(self, key: str) -> bool:
@@ -222,6 +234,10 @@ class Store:
         """
         path = self.folder(key) / name
         return _read_json(path) if path.exists() else None
+
+    def checkpoint(self, key: str) -> Path:
+        """Return where a job that trains keeps its state while it is not finished."""
+        return self.checkpoints / f"{key}.safetensors"
 
     def logs(self, job: Job) -> Path:
         """Return the folder of a job's TensorBoard logs."""
@@ -260,28 +276,3 @@ def _read_json(path: Path) -> Any:
             f"{path} cannot be read: {error}. If it is one job's file, delete that job's folder and continue with "
             "--resume; if it is study.json, restore it: it says which study the finished jobs belong to."
         ) from error
-
-
-def _differences(there: Any, here: Any, where: str = "") -> list[str]:
-    """Name the entries in which two configurations differ, with both values."""
-    there, here = _by_name(there), _by_name(here)
-    if isinstance(there, dict) and isinstance(here, dict):
-        found: list[str] = []
-        for key in [*there, *(k for k in here if k not in there)]:
-            found += _differences(there.get(key), here.get(key), f"{where}.{key}" if where else key)
-        return found
-    return [] if there == here else [f"{where}: {_short(there)} there, {_short(here)} here"]
-
-
-def _by_name(value: Any) -> Any:
-    """Return a list of named things as a mapping, so that they are compared by name and not by place."""
-    if isinstance(value, list) and value and all(isinstance(v, dict) and ("name" in v or "id" in v) for v in value):
-        return {v.get("name", v.get("id")): v for v in value}
-    return value
-
-
-def _short(value: Any) -> str:
-    if value is None or isinstance(value, dict):
-        return "absent" if value is None else "present"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
@@ -164,7 +165,7 @@ class Study:
 
         Args:
             out: the study folder.
-            workers: processes; None takes one per core, 1 works in this process.
+            workers: processes; None takes one per core (of the cluster, if it is one), 1 works in this process.
             resume: continue a study that lies in `out`.
             console: where progress and results are shown; None for standard output.
             command: how to run the same again, for the report.
@@ -185,22 +186,30 @@ class Study:
             raise unknown_name("executor", executor, EXECUTORS)
         console = console or default_console()
         started = time.monotonic()
-        workers = workers or default_workers()
-        with Store(out) as store:
+        with contextlib.ExitStack() as stack:
+            cluster = None
+            if executor == "ray":
+                from mir2bench.evaluation.ray_executor import Cluster, execute_on_ray
+
+                cluster = stack.enter_context(Cluster(address))
+            store = stack.enter_context(Store(out))
             store.open(self.to_dict(), resume=resume, command=command)
             jobs = self.jobs()
             if resume:
                 _tell_dropped(console, *store.drop_changed(jobs))
             todo = [job for job in jobs if not store.is_finished(job.key)]
-            console.print(self._announcement(jobs, todo, workers, store.root), highlight=False)
+            at_once = workers or (cluster.cores if cluster else default_workers())
+            where = f"{at_once} {'process' if at_once == 1 else 'processes'}"
+            where += f" at most, of {cluster.cores} cores of {cluster.name}" if cluster else ""
+            console.print(self._announcement(jobs, todo, where, store.root), highlight=False, soft_wrap=True)
             try:
-                with stoppable(), Monitor(console, todo, workers) as monitor:
-                    if executor == "ray":
-                        from mir2bench.evaluation.ray_executor import execute_on_ray
-
-                        failures = execute_on_ray(jobs, store, address=address, listener=monitor, limits=limits)
+                with stoppable(), Monitor(console, todo, max(1, at_once)) as monitor:
+                    if cluster:
+                        failures = execute_on_ray(
+                            jobs, store, cluster=cluster, listener=monitor, workers=workers, limits=limits
+                        )
                     else:
-                        failures = execute(jobs, store, workers=workers, listener=monitor, limits=limits)
+                        failures = execute(jobs, store, workers=at_once, listener=monitor, limits=limits)
             except KeyboardInterrupt:
                 console.print(f"Stopped. What is finished is kept in {store.root}; --resume continues.", soft_wrap=True)
                 raise
@@ -217,14 +226,14 @@ class Study:
             )
         return summary
 
-    def _announcement(self, jobs: Sequence[Job], todo: Sequence[Job], workers: int, root: Path) -> str:
+    def _announcement(self, jobs: Sequence[Job], todo: Sequence[Job], where: str, root: Path) -> str:
         counts = {kind: sum(job.kind == kind for job in todo) for kind in KINDS}
         done = f", {len(jobs) - len(todo)} finished before" if len(todo) < len(jobs) else ""
         return (
             f"{', '.join(c.name for c in self.contenders)} on {', '.join(v.id for v in self.variants)} "
             f"({self.protocol.name}, {self.budget.name}): {counts['train']} trainings, {counts['attack']} attacks, "
             f"{counts['rollout']} evaluations, {sum(job.steps for job in todo):,} environment steps{done}; "
-            f"{workers} {'process' if workers == 1 else 'processes'}; {root}"
+            f"{where}; {root}"
         )
 
     def _conclude(

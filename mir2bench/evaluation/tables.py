@@ -120,8 +120,9 @@ def shortfall(summary: Mapping[str, Any]) -> str:
     others = f" ({waiting} more need their results)" if waiting else ""
     first = failures[0]
     return (
-        f"{len(failures)} of {planned} jobs failed{others}; the first: {first['label']}: {first['message']} Tracebacks "
-        "lie in the study's folder `failures`; everything else is kept, and --resume tries again."
+        f"{len(failures)} of {planned} jobs failed{others}; the first: {first['label']}: "
+        f"{first['message'].rstrip('.')}. Tracebacks lie in the study's folder `failures`; everything else is kept, "
+        "and --resume tries again."
     )
 
 

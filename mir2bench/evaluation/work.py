@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mir2bench.attackers import make_attacker
 from mir2bench.defenders import get_defender
-from mir2bench.errors import NotApplicableError
+from mir2bench.errors import CheckpointError, NotApplicableError
+from mir2bench.evaluation.checkpoints import Checkpoint, identify
 from mir2bench.evaluation.contenders import make_scripted
 from mir2bench.evaluation.files import storing, write_json
 from mir2bench.evaluation.jobs import Job, phi_of
@@ -74,17 +77,40 @@ class Recorder:
             self._writer = SummaryWriter(str(self._logs))
         return self
 
+    @property
+    def seconds(self) -> float:
+        """How long the training took so far, without what lay between a kill and its continuation."""
+        return time.perf_counter() - self._started
+
+    def say(self, note: str) -> None:
+        """Tell whoever follows the training one thing."""
+        self(Progress(0, 0, note=note))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far and how long they took."""
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, as if no time had passed since."""
+        self._started = time.perf_counter() - state["seconds"]
+        self.rows = list(state["rows"])
+        for row in self.rows:
+            self._log(row["steps"], {name: row[name] for name in row if name not in ("steps", "seconds")})
+
+    def _log(self, steps: float, metrics: Mapping[str, float]) -> None:
+        with storing(self._logs):
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, int(steps))
+
     def __call__(self, progress: Progress) -> None:
         """Take one report."""
         now = time.perf_counter()
         if progress.metrics:
             metrics = {name: float(value) for name, value in progress.metrics.items()}
-            self.rows.append({"steps": progress.steps, "seconds": round(now - self._started, 3), **metrics})
-            with storing(self._logs):
-                for name, value in metrics.items():
-                    self._writer.add_scalar(name, value, progress.steps)
-            progress = Progress(progress.steps, progress.budget, metrics)
-        elif now - self._reported < _REPORT_EVERY:
+            self.rows.append({"steps": progress.steps, "seconds": round(self.seconds, 3), **metrics})
+            self._log(progress.steps, metrics)
+            progress = replace(progress, metrics=metrics)
+        elif not progress.note and now - self._reported < _REPORT_EVERY:
             return
         self._reported = now
         if self._report is not None:
@@ -98,17 +124,58 @@ class Recorder:
 
 
 def train(
-    algorithm: str, config: dict[str, Any], variant: VariantSpec, *, seed: int, steps: int, callback: Callback | None
+    algorithm: str,
+    config: dict[str, Any],
+    variant: VariantSpec,
+    *,
+    seed: int,
+    steps: int,
+    recorder: Recorder,
+    checkpoint: Path,
+    anew: bool = True,
 ) -> Policy:
-    """Train a defender with a resolved configuration."""
+    """Train a defender with a resolved configuration, from its checkpoint if there is one.
+
+    Args:
+        algorithm, config, variant, seed, steps: what to train.
+        recorder: gets all reports.
+        checkpoint: the file; defenders whose `train` takes no `checkpoint` leave none.
+        anew: whether to begin from the first step if the checkpoint cannot be used.
+
+    Raises:
+        CheckpointError: it cannot be used, and `anew` is off.
+    """
     defender = get_defender(algorithm)
-    return defender(make_config(defender.Config, config)).train(variant, seed=seed, budget=steps, callback=callback)
+    made = defender(make_config(defender.Config, config))
+    task = {"seed": seed, "budget": steps, "callback": recorder}
+    if "checkpoint" not in inspect.signature(made.train).parameters:
+        return made.train(variant, **task)
+    identity = identify(algorithm, defender, config, variant, seed=seed, steps=steps)
+    kept = Checkpoint(checkpoint, identity, recorder, recorder.say)
+    try:
+        return made.train(variant, **task, checkpoint=kept)
+    except CheckpointError as error:
+        if not anew:
+            advice = "Go on with the same options and code, or delete it to begin anew."
+            raise CheckpointError(f"{error} {advice}") from error
+        recorder.say(f"begun anew: {error}")
+    kept.drop()
+    recorder.load_state_dict({"rows": [], "seconds": 0.0})
+    return made.train(variant, **task, checkpoint=kept)
 
 
 def _train(store: Store, job: Job, folder: Path, report: Callback | None) -> None:
     p = job.params
     with Recorder(folder / "curve.json", store.logs(job), report) as recorder:
-        policy = train(p["algorithm"], p["config"], job.variant, seed=p["seed"], steps=p["steps"], callback=recorder)
+        policy = train(
+            p["algorithm"],
+            p["config"],
+            job.variant,
+            seed=p["seed"],
+            steps=p["steps"],
+            recorder=recorder,
+            checkpoint=store.checkpoint(job.key),
+        )
     save(policy, folder / "policy", job.variant, p["algorithm"], p["config"], p["seed"], {})
 
 

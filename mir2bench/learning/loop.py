@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +12,7 @@ from mir2bench.errors import ConfigError
 from mir2bench.learning.policy import NetworkPolicy
 from mir2bench.learning.progress import Callback, Progress
 from mir2bench.learning.replay import Batch, EpisodeReplay
+from mir2bench.learning.state import Keeper, State, Stateful, UnknownStateError, restore, state_of
 from mir2bench.learning.tasks import Task
 from mir2bench.learning.threads import one_torch_thread
 from mir2bench.policies import Policy, RandomPolicy
@@ -82,6 +83,15 @@ class Collector:
         self._warmup: Policy = RandomPolicy(task.layout)
         self._carry = learner.policy.initial_carry(task.batch)
 
+    def state_dict(self) -> State:
+        """Return the policy's memory and the state of the generator."""
+        return {"carry": self._carry, "rng": state_of(self._rng)}
+
+    def load_state_dict(self, state: State) -> None:
+        """See `state.Stateful`."""
+        self._carry = state["carry"]
+        restore(self._rng, state["rng"])
+
     def step(self, *, warm: bool = False) -> int:
         """Make one step in every world, uniformly random if `warm`; return how many episodes ended, and were reset."""
         task, policy = self._task, self._learner.policy
@@ -112,6 +122,7 @@ def train(
     seed: int,
     measure: Callable[[Policy], dict[str, float]],
     callback: Callback | None = None,
+    checkpoint: Keeper | None = None,
 ) -> None:
     """Train `learner` on `task` for `budget` environment steps.
 
@@ -122,9 +133,13 @@ def train(
     Args:
         measure: evaluates the greedy policy; its figures go into the report.
         callback: gets `REPORTS` reports, the last at the end of the budget.
+        checkpoint: where the state is kept from time to time; a training that continues from there ends with the same
+            weights and reports as one that was never interrupted. Without effect if the task or the learner is not
+            `Stateful`.
 
     Raises:
         ConfigError: the budget is not positive.
+        CheckpointError: what is to be continued is damaged, or another training.
     """
     if budget < 1:
         raise ConfigError(f"the budget must be 1 step or more, but it is {budget}.")
@@ -137,7 +152,17 @@ def train(
     rounds = max(1, budget // task.batch)
     warmup_steps = min(config.warmup, budget // 4)
     reports = {max(1, rounds * k // REPORTS) for k in range(1, REPORTS + 1)}
-    for done_rounds in range(1, rounds + 1):
+    parts: dict[str, Any] = {"task": task, "replay": replay, "collector": collector, "learner": learner}
+    parts |= {"sampling": sampling, "reporting": reporting}
+    first, keeper = 1, checkpoint if _can_be_kept(task, learner) else None
+    if keeper is not None and (saved := keeper.load()) is not None:
+        first = 1 + saved["rounds"]
+        for name, part in parts.items():
+            restore(part, saved[name])
+        if callback is not None:
+            steps = saved["rounds"] * task.batch
+            callback(Progress(steps, budget, note=f"continued from its checkpoint at step {steps:,} of {budget:,}"))
+    for done_rounds in range(first, rounds + 1):
         warm = (done_rounds - 1) * task.batch < warmup_steps
         collector.step(warm=warm)
         if not warm:
@@ -149,3 +174,12 @@ def train(
             logged |= learner.diagnose(draw(config.batch_size, reporting))
             figures = {name: float(value) for name, value in logged.items()} | measure(learner.policy)
             callback(Progress(steps, budget, figures))
+        if keeper is not None and done_rounds < rounds and keeper.due(replay.nbytes):
+            keeper.save({"rounds": done_rounds, **{name: state_of(part) for name, part in parts.items()}})
+
+
+def _can_be_kept(task: Task, learner: Learner) -> bool:
+    try:
+        return all(isinstance(part, Stateful) and part.state_dict() is not None for part in (task, learner))
+    except UnknownStateError:
+        return False

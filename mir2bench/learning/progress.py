@@ -17,11 +17,13 @@ class Progress:
         steps: environment steps done so far.
         budget: environment steps in all.
         metrics: name -> value; `GREEDY_RETURN` and `GREEDY_WINS` are there whenever they were measured.
+        note: something else to tell the user, in place of all others.
     """
 
     steps: int
     budget: int
     metrics: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 Callback = Callable[[Progress], None]

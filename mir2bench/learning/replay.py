@@ -12,7 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mir2bench.learning.state import State
 from mir2bench.learning.tasks import Task
+
+_ARRAYS = ("obs", "state", "mask", "action", "reward", "phi", "length", "terminated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,23 @@ class EpisodeReplay:
         """Memory of all arrays in bytes."""
         arrays = (self._obs, self._state, self._mask, self._action, self._reward, self._phi)
         return sum(a.nbytes for a in arrays if a is not None)
+
+    def state_dict(self) -> State:
+        """Return all slots that were ever written to, not copied."""
+        used = 1 + int(np.flatnonzero((self._length > 0) | np.isin(np.arange(len(self._length)), self._open)).max())
+        return {
+            "next": self._next,
+            "open": self._open,
+            **{name: array[:used] for name in _ARRAYS if (array := getattr(self, f"_{name}")) is not None},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """See `state.Stateful`."""
+        self._next = state["next"]
+        self._open[:] = state["open"]
+        for name in _ARRAYS:
+            if name in state:
+                getattr(self, f"_{name}")[: len(state[name])] = state[name]
 
     def add(self, task: Task, actions: np.ndarray) -> None:
         """Store what one step of all worlds gave; to be called after `task.step` and before any reset."""

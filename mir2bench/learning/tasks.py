@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mir2bench.engines.base import Layout, Worlds
+from mir2bench.learning.state import State, restore, state_of
+from mir2bench.learning.tape import Tape
 from mir2bench.partition import Partition, perturb
 from mir2bench.policies import Policy
 from mir2bench.registration import VariantSpec
@@ -72,7 +74,7 @@ class TeamTask:
     """The whole team learns: on the plain Dec-POMDP (phi = 0), or with adversaries in some of the episodes.
 
     The task only says who is adversarial; what those agents do is up to the learner (`Learner.intervene`). With
-    `attacked` = 0 nothing is drawn.
+    `attacked` = 0 nothing is drawn. A subclass with state of its own extends `state_dict` and `load_state_dict`.
 
     Args:
         variant: the world.
@@ -102,6 +104,7 @@ class TeamTask:
         self.horizon = variant.horizon
         self._scale = reward_scale(variant)
         self._clean = Partition.of(variant.n_agents)
+        self._tape = Tape(self.worlds, self._clean)
 
     @property
     def obs(self) -> np.ndarray:
@@ -129,6 +132,7 @@ class TeamTask:
 
     def reset(self, worlds: np.ndarray | None = None, seeds: list[int] | None = None) -> None:
         """See `Task.reset`."""
+        self._tape.start(worlds, seeds)
         self.worlds.reset(worlds, seeds=seeds, phi=self._clean)
         if self._attacked > 0:
             for world in range(self.batch) if worlds is None else worlds:
@@ -139,6 +143,21 @@ class TeamTask:
     def step(self, actions: np.ndarray) -> None:
         """See `Task.step`."""
         self.worlds.step(actions)
+        self._tape.play(actions)
+
+    def state_dict(self) -> State:
+        """See `state.Stateful`."""
+        return {"worlds": self._tape.state_dict(), "phi": self.phi, "rng": state_of(self._rng)}
+
+    def load_state_dict(self, state: State) -> None:
+        """See `state.Stateful`.
+
+        Raises:
+            CheckpointError: see `Tape.load_state_dict`.
+        """
+        self._tape.load_state_dict(state["worlds"])
+        self.phi[:] = state["phi"]
+        restore(self._rng, state["rng"])
 
 
 class AdversaryTask:
