@@ -14,7 +14,6 @@ ANALYSES = {
     "ablation": "return against a setting such as the lambda of MIR2, cooperative and attacked (Fig. 9)",
     "adversaries": "return against the number of adversaries (Fig. 8)",
     "behavior": "trajectories of defenders and adversaries, as pictures and film (Fig. 5 and 7)",
-    "cores": "how long a study would take on how many cores, planned from its jobs' measured costs",
     "embedding": "how far an attack moves the actors' representations (Fig. 5e)",
     "overfit": "defenders against the adversary they were trained on, and against a fresh one",
     "per-agent": "attack result for each agent",

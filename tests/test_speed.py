@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from games import Match, game
@@ -16,8 +18,9 @@ from mir2bench import bench
 from mir2bench.analysis import timing
 from mir2bench.cli import run
 from mir2bench.defenders import list_defenders
+from mir2bench.errors import StudyError
 from mir2bench.speed import Figure, Options
-from mir2bench.speed.protocol import Protocol, _on_their_line, finished, foretell
+from mir2bench.speed.protocol import Protocol, _on_their_line, finished, foretell, schedule
 from mir2bench.speed.training import Training, _flops
 
 
@@ -29,11 +32,29 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mir2bench.speed.training._in_fresh_process", lambda *_: 1.0)
 
 
-def write_job(folder: Path, number: int, label: str, kind: str, seconds: float) -> None:
-    """Write what a finished job leaves behind."""
-    place = folder / "jobs" / str(number)
-    place.mkdir(parents=True)
-    (place / "job.json").write_text(json.dumps({"key": str(number), "label": label, "kind": kind, "cpu_s": seconds}))
+def card(key: str, kind: str, seconds: float, defender: str = "maddpg", **needs: str) -> dict[str, Any]:
+    """Return what a study keeps about a finished job."""
+    label = f"W/{defender}-seed0/{key}"
+    return {"key": key, "kind": kind, "cpu_s": seconds, "needs": needs, "label": label, "defender": defender}
+
+
+CARDS = [
+    card("t", "train", 10.0),
+    card("a", "attack", 4.0, victim="t"),
+    card("b", "attack", 6.0, victim="t"),
+    card("p", "rollout", 1.0, victim="t", adversary="a"),
+    card("q", "rollout", 1.0, victim="t", adversary="b"),
+    card("r", "rollout", 2.0, "mir2", victim="elsewhere"),
+]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """The folder of a finished study."""
+    for about in CARDS:
+        (tmp_path / "jobs" / about["key"]).mkdir(parents=True)
+        (tmp_path / "jobs" / about["key"] / "job.json").write_text(json.dumps(about))
+    return tmp_path
 
 
 class TestTraining:
@@ -88,33 +109,32 @@ class TestTraining:
 
 
 class TestProtocol:
-    def test_a_study_that_was_run(self, tmp_path: Path) -> None:
-        for number, (label, kind, seconds) in enumerate(
-            [
-                ("W/maddpg-seed0/train", "train", 100.0),
-                ("W/maddpg-seed1/train", "train", 300.0),
-                ("W/mir2-seed0/train", "train", 200.0),
-                ("W/mir2-seed0/10/learned", "attack", 600.0),
-            ]
-        ):
-            write_job(tmp_path, number, label, kind, seconds)
-        costs = finished(tmp_path)
-        assert costs == {("train", "maddpg"): [100, 300], ("train", "mir2"): [200], ("attack", "mir2"): [600]}
-        named = {f.name: f for f in Protocol(study=tmp_path, cores=(1, 2, 9)).measure()}
-        assert named["train maddpg, 2 jobs, 33.3%"] == Figure("train maddpg, 2 jobs, 33.3%", "CPU s", 200, 100, 300)
-        assert named["per core"].median == pytest.approx(4 / 1200 * 3600)
-        # Stage by stage, the longest first: 300 beside 200 and 100, then 600.
-        assert [named[f"planned on {n} cores"].median * 3600 for n in (1, 2, 9)] == pytest.approx([1200, 900, 900])
+    @pytest.mark.parametrize(("cores", "copies", "seconds"), [(1, 1, 24.0), (2, 1, 17.0), (9, 1, 17.0), (9, 3, 17.0)])
+    def test_jobs_wait_for_cores_and_for_what_they_need(self, cores: int, copies: int, seconds: float) -> None:
+        assert schedule(CARDS, cores, copies) == seconds
+
+    def test_copies_fill_the_cores(self) -> None:
+        assert schedule(CARDS, 1, 3) == 72.0
+        assert schedule(CARDS, 2, 2) < 2 * schedule(CARDS, 2)
+
+    def test_a_study_that_was_run(self, study: Path) -> None:
+        assert {card["key"]: card["defender"] for card in finished(study)}["r"] == "mir2"
+        named = {f.name: f for f in Protocol(study=study, cores=(1, 2)).measure()}
+        expected = Figure("attack maddpg, 2 jobs, 41.7%", "CPU s", 5.0, 4.0, 6.0)
+        assert named[expected.name] == expected
+        assert named["per core"].median == pytest.approx(6 / 24 * 3600)
+        assert [named[f"planned on {n} cores"].median * 3600 for n in (1, 2)] == pytest.approx([24, 17])
 
     def test_foretelling_counts_the_jobs_of_the_whole_study(self, monkeypatch: pytest.MonkeyPatch) -> None:
         mir2bench.register(game(Match))
         monkeypatch.setattr("mir2bench.speed.protocol._SAMPLES", (300, 600))
-        costs = foretell(Protocol(algo=("maddpg", "mir2"), env=game(Match).id))
-        counts = {stage: len(seconds) for stage, seconds in costs.items()}
+        cards = foretell(Protocol(algo=("maddpg", "mir2"), env=game(Match).id))
+        counts = Counter((card["kind"], card["defender"]) for card in cards)
         assert counts[("train", "mir2")] == 5  # seeds
         assert counts[("attack", "maddpg")] == 10  # 5 seeds, 2 partitions
         assert counts[("rollout", "mir2")] == 5 + 10 * (1 + 3)  # clean; learned, random, idle and a script
-        assert all(second >= 0 for seconds in costs.values() for second in seconds)
+        assert all(card["cpu_s"] >= 0 for card in cards)
+        assert {card["key"] for card in cards} >= {need for card in cards for need in card["needs"].values()}
 
     def test_cost_grows_along_the_line_of_what_was_seen(self) -> None:
         assert _on_their_line([(10, 2.0), (30, 3.0)], 110) == pytest.approx(7.0)
@@ -124,6 +144,10 @@ class TestProtocol:
     def test_no_study(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(bench.main, prog="bench", args=["protocol", "--study", str(tmp_path)]) == 2
         assert "holds no finished job" in capsys.readouterr().err
+        (tmp_path / "jobs" / "t").mkdir(parents=True)
+        (tmp_path / "jobs" / "t" / "job.json").write_text("{")
+        with pytest.raises(StudyError, match="cannot be read"):
+            finished(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +158,7 @@ class TestProtocol:
         (["training", "--algo", "mir2", "mir2"], "each defender is named once"),
         (["training", "--threads", "0"], "--threads must be 1 or more"),
         (["training", "--algo", "mir3"], "mir2"),
-        (["protocol", "--cores", "0"], "--cores takes numbers of 1 or more"),
+        (["protocol", "--cores", "0"], "--cores and --copies must be 1 or more"),
     ],
 )
 def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
