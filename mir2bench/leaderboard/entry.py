@@ -16,80 +16,45 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
-import unicodedata
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mir2bench.errors import Mir2BenchError
+from mir2bench.leaderboard.fields import (
+    Commit,
+    Count,
+    Interval,
+    Line,
+    Link,
+    Name,
+    Number,
+    Phi,
+    Positive,
+    RelativePath,
+    Scalar,
+    Seed,
+    Sha256,
+    Share,
+    VariantId,
+    Word,
+    printable,
+)
 
 FORMAT = 1
 """Version of `entry.json`."""
 ENTRY_FILE, POLICIES, REPORTED, VERIFIED, CHALLENGES = "entry.json", "policies", "reported", "verified", "challenges"
 EPISODES = "episodes.parquet"
 PICTURE = "episode.png"
-NAME = "[a-z0-9][a-z0-9-]{0,62}"
-"""Pattern of an entry's or a challenge's short name."""
 MAX_POLICY = 2**20  # bytes of one training seed's bundle, all files together
 MAX_ENTRY = 2**20  # bytes of entry.json
 MAX_EPISODES = 8 * 2**20  # bytes of a file of raw episodes
 MAX_SEEDS = 50
 
-_PILE = re.compile(r"[\u0300-\u036f\u1ab0-\u1aff\u20d0-\u20ff]{3}")  # combining marks
-
 
 class EntryError(Mir2BenchError, ValueError):
     """An entry breaks a rule of the board; the message is one line that says which."""
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must hold printable characters only, without line breaks or direction marks")
-    if unicodedata.normalize("NFC", text) != text or re.search(
-        r"(?:[\u0300-\u036f\u1ab0-\u1aff\u20d0-\u20ff]){3}", text
-    ):
-        raise ValueError("must be in Unicode's form NFC, without piles of combining marks")
-    return text
-
-
-def _https(link: str) -> str:
-    try:
-        parts = urlsplit(link)
-        fine = parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
-    except ValueError:
-        fine = False
-    if not fine or re.search(r"[\s<>\"'`\\^{}|]", link) or not (link.isascii() and link.isprintable()):
-        raise ValueError("must be a link that begins with https:// and names a host")
-    return link
-
-
-def _inside(path: str) -> str:
-    parts = path.split("/")
-    if any(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", part) is None or part.endswith(".") for part in parts):
-        raise ValueError("must be a path inside the entry's folder, of letters, digits and . _ + - between slashes")
-    return path
-
-
-Number = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=10**15)]
-Positive = Annotated[int, Field(ge=1, le=10**15)]
-Line = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
-Word = Annotated[str, Field(min_length=1, max_length=80), AfterValidator(_printable)]
-Link = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_https)]
-Name = Annotated[str, Field(pattern=f"^{NAME}$")]
-VariantId = Annotated[str, Field(max_length=100, pattern=r"^mir2bench/[A-Za-z0-9_+-]+-v[0-9]+$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{7,64}(\+changes)?$")]
-RelativePath = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_inside)]
-Seed = Annotated[int, Field(ge=0, lt=10**9)]
-Phi = Annotated[str, Field(pattern=r"^[01]{1,200}$")]
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
-"""[low, high], a 95% interval."""
-Scalar = bool | Annotated[int, Field(ge=-(10**15), le=10**15)] | Number | Line | Literal[""] | None
 
 
 class Strict(BaseModel):
@@ -310,7 +275,7 @@ class Scores(Strict):
 class Reported(Scores):
     """What the authors found themselves."""
 
-    command: Annotated[str, Field(min_length=1, max_length=8000), AfterValidator(_printable)] | None = None
+    command: Annotated[str, Field(min_length=1, max_length=8000), AfterValidator(printable)] | None = None
     """How to do it again."""
     episodes: File
 

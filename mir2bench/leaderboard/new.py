@@ -28,13 +28,13 @@ from mir2bench.leaderboard.entry import (
     ENTRY_FILE,
     EPISODES,
     FORMAT,
-    NAME,
     POLICIES,
     REPORTED,
     EntryError,
     dump_entry,
     parse_entry,
 )
+from mir2bench.leaderboard.fields import NAME
 from mir2bench.leaderboard.scoring import scores_of
 from mir2bench.policies import ADVERSARY, read_bundle
 from mir2bench.registration import VariantSpec, spec

@@ -33,7 +33,7 @@ class Protocol(Options):
 
     From a study that was run (--study), or foretold from two short ones: each stage is run at two small budgets, and
     the line through their times is drawn on to the whole study's. The hours are a plan, not a measurement: each job
-    takes its processor time on a core of its own as soon as one is free and what it needs is done. `--rounds` is ignored.
+    takes its processor time on a core of its own, as soon as one is free and what it needs is done. No `--rounds` here.
 
     Examples:
         python -m mir2bench.bench protocol --algo maddpg m3ddpg romq mir2 --cores 2 64
