@@ -145,6 +145,13 @@ def _first_sentences(target: str) -> str:
     return doc.split("\n\n")[0].replace("\n", " ")
 
 
+def example(name: str) -> str:
+    """Return a file of `docs/examples/`, whole."""
+    path = RESULTS.parent / "examples" / name
+    language = {".py": "python"}.get(path.suffix, path.suffix[1:])
+    return f'```{language} title="{name}"\n{path.read_text()}```'
+
+
 # --- committed results ---
 
 
