@@ -30,8 +30,6 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "examples" / "mir2bench-example"
 PAGES = (ROOT / "docs" / "third-party.md", *sorted((ROOT / "docs" / "extend").iterdir()))
 DOCUMENTS = {page: page.read_text() for page in PAGES}
-    path: path.read_text() for path in (ROOT / "docs/third-party.md", *sorted((ROOT / "docs/extend").iterdir()))
-}
 FILES = ("check.py", "my_attacker.py", "my_defender.py", "my_world.py", "my_world.toml")
 TRIO = "mir2bench/Trio-adv1-v0"
 
