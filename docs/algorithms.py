@@ -1,4 +1,4 @@
-"""What the pages of defenders and attackers take from the package and from committed results.
+"""What the pages of defenders, attackers and results take from the package and from committed results.
 
 Called as the functions of `reference.py` are: `<!-- generated: NAME ARGUMENTS -->`. Every function returns Markdown;
 figures are drawn anew from the data of `docs/results/` and become part of the page.
@@ -30,7 +30,7 @@ from mir2bench.defenders.maddpg import MADDPG
 from mir2bench.evaluation.figures import MARKERS, PALETTE, STYLE, draw_anchors, mean_curve
 from mir2bench.evaluation.outcomes import Outcome, tabulate
 from mir2bench.evaluation.protocol import CLEAN, ROBUST
-from mir2bench.evaluation.tables import interval
+from mir2bench.evaluation.tables import attacker_rows, budget_rows, interval, main_rows, notes, win_rows
 from mir2bench.evaluation.tables import number as rounded
 from mir2bench.learning.progress import GREEDY_RETURN
 from mir2bench.plugins import recommended
@@ -254,6 +254,18 @@ def all_scripts() -> list[str]:
 def attacked_by_scripts() -> str:
     """Return the mean returns of all teams under attackers that need no training."""
     return attacked(*all_scripts())
+
+
+def study_table(kind: str, folder: str) -> str:
+    """Return a table of a committed study as its report shows it: kind is "main", "attackers", "wins" or "budgets"."""
+    rows_of = {"main": main_rows, "attackers": attacker_rows, "wins": win_rows, "budgets": budget_rows}[kind]
+    header, rows = rows_of(studies()[folder]["results"][0])
+    return table(header, [[f"{value} {bounds}".strip() for value, bounds in row] for row in rows])
+
+
+def study_notes(folder: str) -> str:
+    """Return the notes that a committed study's report has below its main table."""
+    return "\n".join(f"- {note}" for note in notes(studies()[folder]["results"][0]))
 
 
 # --- figures ---
