@@ -101,13 +101,16 @@ def settings(kind: str, name: str) -> str:
     shared = {f.name: f.default for f in dataclasses.fields(base)} if base else {}
     meaning = {key: text for known in inspect.getmro(config)[::-1] for key, text in attributes(known).items()}
     elsewhere = _recommended(kind, name, config)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (f"`{f.name}`", f"`{f.default}`", elsewhere.get(f.name, ""), meaning[f.name])
         for f in dataclasses.fields(config)
         if f.name not in shared or shared[f.name] != f.default
     ]
+    header: tuple[str, ...] = ("setting", "default", "recommended in", "what it is")
+    if not elsewhere:
+        header, rows = (*header[:2], header[3]), [(*row[:2], row[3]) for row in rows]
     also = "" if base is None else "Those of [MADDPG](maddpg.md#settings), and:\n\n"
-    return also + table(("setting", "default", "families that recommend another", "what it is"), rows)
+    return also + table(header, rows)
 
 
 def _recommended(kind: str, name: str, config: type) -> dict[str, str]:
@@ -185,7 +188,11 @@ def seed_means(folder: str, variant: str, defender: str, arm: str) -> pd.Series:
 
 
 def _returns(values: dict[str, Any] | None) -> str:
-    return f"{rounded(values['mean'])} {interval(values['ci'])}".strip() if values else "n/a"
+    return _cell(rounded(values["mean"]), interval(values["ci"])) if values else "n/a"
+
+
+def _cell(value: str, bounds: str) -> str:
+    return f"{value}<br><small>{bounds}</small>" if bounds else value
 
 
 def _short(variant: str) -> str:
@@ -260,7 +267,7 @@ def study_table(kind: str, folder: str) -> str:
     """Return a table of a committed study as its report shows it: kind is "main", "attackers", "wins" or "budgets"."""
     rows_of = {"main": main_rows, "attackers": attacker_rows, "wins": win_rows, "budgets": budget_rows}[kind]
     header, rows = rows_of(studies()[folder]["results"][0])
-    return table(header, [[f"{value} {bounds}".strip() for value, bounds in row] for row in rows])
+    return table(header, [[_cell(*cell) for cell in row] for row in rows])
 
 
 def study_notes(folder: str) -> str:
