@@ -216,7 +216,7 @@ def expected(defender: str) -> str:
             cells += [_returns(entry["arms"][arm]), f"{rounded(means.min())} to {rounded(means.max())}"]
         kind = {c["name"]: c["kind"] for c in summary["study"]["contenders"]}[defender]
         card = f"../../baselines/{defender}/{_short(result['variant'])}/card.md"
-        policies = f"[baselines]({card})" if kind == "bundle" else "trained in the study, since replaced"
+        policies = f"[baselines]({card})" if kind == "bundle" else "trained in the study"
         protocol = summary["study"]["protocol"]["name"]
         world, count = f"`{_short(result['variant'])}`", len(entry["seeds"])
         rows.append((world, policies, count, *cells, f"`{protocol}`", _study(folder)))
