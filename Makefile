@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Written last, so that a setup that was interrupted starts again.
 READY := $(VENV)/.ready
 
-.PHONY: evaluate test lint clean
+.PHONY: evaluate test lint docs figures clean
 
 evaluate: $(READY)  ## the main job: MADDPG and MIR2 against trained worst-case adversaries
 	$(BIN)/python -m mir2bench.evaluate --algo maddpg mir2
@@ -20,6 +20,9 @@ lint: $(READY)  ## style, types, import layers, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
+docs: $(READY)  ## the documentation site, in site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "mir2bench needs Python 3.11 or newer; $(PYTHON) is none. Name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -29,5 +32,5 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 clean:  ## remove the virtual environment and everything that was built
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,20 @@ State: what Gymnasium's robot observes.
 
 Reward: forward speed in m/s + survival reward if healthy - control cost - contact cost. Termination: unhealthy.
 
+Observation fields (k: joints or bodies in the order above):
+    own_k_angle [rad]: of an own joint.
+    own_k_velocity [rad/s]: of an own joint.
+    own_body_k_force_* []: contact force on a body, clipped to [-1, 1].
+    near_k_angle [rad]: of another joint.
+    torso_* [m, rad, m/s, rad/s]: positions and velocities of the torso, without its place on the ground.
+    id_k []: one-hot agent id.
+
+State fields:
+    torso_* [m, rad]: positions of the torso.
+    angle_* [rad]: of a joint.
+    velocity_* [m/s, rad/s]: of the torso or a joint.
+    force_*_* []: contact force on a body, clipped to [-1, 1].
+
 Differences from the authors' code (gym's HalfCheetah-v2 under their own wrapper):
 1. An agent's actions drive thigh, shin, foot; theirs drive foot, shin, thigh. Observations are in the same order.
 2. MuJoCo 3 in place of 2: numbers got with one are not comparable with the other's.

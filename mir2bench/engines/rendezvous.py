@@ -8,6 +8,19 @@ Reward: - mean over pairs of min(distance, R) / R - 0.001 * mean of squared raw 
 
 Termination: all pairs closer than 1 cm and the mean squared planar velocity component below 0.01 (cm/s)^2.
 
+Observation fields (k: the other robots in ascending order; all angles of one robot seen from another):
+    distance_k [282 cm]: to the other robot.
+    cos_bearing_k, sin_bearing_k []: own heading minus the direction to it; to the right is positive.
+    cos_back_bearing_k, sin_back_bearing_k []: its heading minus the direction from it to this robot.
+    wall_distance [cm]: to the nearest wall where that is at most 1 cm away, else 1.
+    cos_wall, sin_wall []: direction to that wall minus own heading; 1 and 0 where none is near.
+    unused_k []: always 0.
+    id_k []: one-hot agent id.
+
+State fields (k, l: robots):
+    distance_k_l [282 cm]: between two robots.
+    angle_k_l [pi rad]: heading of k minus the direction from k to l, in (-1, 1]; for k = l the heading itself.
+
 Differences from the authors' code:
 1. Their early stop and the 200-step time limit are the same `done`; here the first is a termination and the second a
    truncation.

@@ -9,6 +9,12 @@ robots differs, so policies of `rendezvous` play here unchanged.
 With bodies no episode ends early: centers cannot come closer than 7 cm. Each episode has other robots: calibration
 errors are drawn at its start. All draws come from the world's own generator, and none is made when nothing is random.
 With all conditions 0 this world is `rendezvous` bit for bit.
+
+Reward and state: those of `mir2bench.engines.rendezvous`, from true poses.
+
+Termination: none with bodies; every episode ends at the time limit.
+
+Observation fields and state fields: those of `mir2bench.engines.rendezvous`.
 """
 
 from __future__ import annotations

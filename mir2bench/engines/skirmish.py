@@ -9,6 +9,23 @@ Reward ("team"): (enemy health lost + 10 per enemy killed + 200 on a victory) / 
 episode gives 20 at most. "signed" takes ally health lost, 10 per ally killed and 200 on a defeat away from it.
 
 Termination: all enemies dead (victory), all allies dead (defeat), or both (neither).
+
+Observation fields (k: enemies, or the other allies, in ascending order; what is dead or not within 9 cells is zeros):
+    can_move_* []: whether the move is legal.
+    enemy_k_attackable []: whether the attack is legal.
+    enemy_k_distance, enemy_k_dx, enemy_k_dy [9 cells]: center to center.
+    enemy_k_health []: share that is left.
+    other_k_visible []: whether the ally is alive and in sight.
+    other_k_distance, other_k_dx, other_k_dy [9 cells]: center to center.
+    other_k_health []: share that is left.
+    own_health []: share that is left.
+    id_k []: one-hot agent id.
+
+State fields (k: units, l: enemies; the dead are zeros):
+    ally_k_health, enemy_k_health []: share that is left.
+    ally_k_cooldown [15 game loops]: until the weapon is ready.
+    ally_k_x, ally_k_y, enemy_k_x, enemy_k_y [32 cells]: from the middle of the map.
+    ally_k_last_* []: one-hot last action, zeros at the start.
 """
 
 from __future__ import annotations

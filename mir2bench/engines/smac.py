@@ -8,6 +8,8 @@ Reward ("team"): SMAC's, scaled and positive only; see `engines.skirmish`, which
 
 Termination: all enemies dead (victory), all allies dead (defeat), or both (neither).
 
+Observation fields and state fields: those of `mir2bench.engines.skirmish`.
+
 Differences from using SMAC directly:
 1. "signed" is what SMAC would give with reward_only_positive=False, reward_negative_scale=1 and reward_defeat=-200. It
    is computed here from the units' health, so that one game gives both rewards.

@@ -8,6 +8,23 @@ Reward ("team"): enemy health lost as a share of all of it, and 1 on a victory, 
 "signed" takes the share of ally health lost, and 1 on a defeat, away from it.
 
 Termination: all enemies dead (victory), all allies dead (defeat), or both (neither).
+
+Observation fields (k: the other allies, or enemies, in ascending order; what is dead or not within 9 cells is zeros):
+    other_k_health, enemy_k_health, own_health []: share that is left.
+    other_k_dx, other_k_dy, enemy_k_dx, enemy_k_dy [9 cells]: center to center.
+    other_k_last_*, enemy_k_last_* []: last move, and last attack as its number divided by the highest action's.
+    other_k_cooldown, enemy_k_cooldown, own_cooldown [s]: until the weapon is ready; may fall below 0.
+    other_k_is_*, enemy_k_is_*, own_is_* []: one-hot type of the unit.
+    own_x, own_y [32 cells]: on the map.
+    id_k []: one-hot agent id.
+
+State fields (k: units):
+    ally_k_health, enemy_k_health []: share that is left.
+    ally_k_x, ally_k_y, enemy_k_x, enemy_k_y [cells]: on the map.
+    ally_k_cooldown, enemy_k_cooldown [s]: until the weapon is ready; may fall below 0.
+    ally_k_is_*, enemy_k_is_* []: one-hot type of the unit.
+    ally_k_team, enemy_k_team []: 0 for allies, 1 for enemies.
+    ally_k_type, enemy_k_type []: number of the type; 0 is a marine.
 """
 
 from __future__ import annotations
