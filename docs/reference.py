@@ -65,15 +65,24 @@ def families() -> str:
 
 
 def variants(family: str) -> str:
-    """Return the table of a family's ids with their sizes."""
+    """Return the table of a family's worlds with their numbers of adversaries and sizes."""
     rows = []
-    for name in mir2bench.list_variants(family=family):
-        row = describe(mir2bench.spec(name))
-        kind = {True: "discrete", False: "in [-1, 1]", None: ""}[row["discrete"]]
-        sizes = [number(row[key]) for key in ("agents", "adversaries", "partitions", "horizon", "obs", "state", "actions")]
-        rows.append((f"`{row['id']}`", *sizes[:-1], f"{sizes[-1]} {kind}".strip()))
-    header = ("id", "agents N", "adversaries K", "partitions", "steps", "observation", "state", "actions")
-    return table(header, rows)
+    for world in worlds(family):
+        row = describe(world)
+        kind = {True: " choices", False: " in [-1, 1]", None: ""}[row["discrete"]]
+        counts = [v.n_adversaries for v in map(mir2bench.spec, mir2bench.list_variants(family=family)) if _world(v) == _world(world)]
+        sizes = [number(row[key]) for key in ("horizon", "obs", "state", "actions")]
+        rows.append(
+            (
+                f"`{row['id'].replace('mir2bench/', '').replace(f'-adv{world.n_adversaries}-', '-adv<K>-')}`",
+                world.n_agents,
+                ", ".join(map(str, counts)),
+                ", ".join(number(count_partitions(world.n_agents, k)) for k in counts),
+                *sizes[:-1],
+                f"{sizes[-1]}{kind}",
+            )
+        )
+    return table(("id, after `mir2bench/`", "N", "K", "partitions", "steps", "obs", "state", "actions"), rows)
 
 
 def anchors(family: str) -> str:
