@@ -67,7 +67,7 @@ def on_files(files: Files, config: Any) -> Files:
     for file in list(files):
         if file.src_uri.endswith(".ipynb"):
             _add_notebook(file, files, config)
-    waiting = [f for f in files.documentation_pages()]
+    waiting = list(files.documentation_pages())
     wanted = [e for e in _leaves(config.nav) if e.startswith(f"{OUTSIDE}/")]
     seen: set[str] = set()
     while waiting or wanted:
