@@ -1,7 +1,8 @@
 """What MkDocs does with the pages before it builds the site.
 
-1. `<!-- generated: NAME ARGUMENTS -->` is replaced by what the function `NAME` of `reference.py` returns, so that
-   tables of worlds and protocols are those of the package, and pictures named `<!-- inline: FILE -->` by their text.
+1. `<!-- generated: NAME ARGUMENTS -->` is replaced by what the function `NAME` of `reference.py` or `algorithms.py`
+   returns, so that tables of worlds, protocols, defenders and attackers are those of the package, and pictures named
+   `<!-- inline: FILE -->` by their text.
 2. Files of the checkout outside `docs/` that pages link to become part of the site, under `repository/`; links to
    folders of results lead to their section of the page of results.
 3. Notebooks become pages.
@@ -10,10 +11,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,12 @@ INLINE = re.compile(r"^<!-- inline: (\S+) -->$", re.MULTILINE)
 log = get_plugin_logger("mir2bench")
 
 
-def _reference() -> Any:
-    found = importlib.util.spec_from_file_location("reference", Path(__file__).with_name("reference.py"))
+def _module(name: str) -> Any:
+    """Load a file beside this one; later ones can import it by its name."""
+    found = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert found is not None
     assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
+    module = sys.modules[name] = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
 
@@ -73,7 +77,7 @@ def on_files(files: Files, config: Any) -> Files:
     while waiting or wanted:
         if waiting:
             page = waiting.pop()
-            targets = [_target(page.src_uri, m[1]) for m in LINK.finditer(page.content_string)]
+            targets = [_target(page.src_uri, m[1]) for m in LINK.finditer(_filled(page.content_string))]
         else:
             targets = [wanted.pop().removeprefix(f"{OUTSIDE}/")]
         for target in targets:
@@ -92,14 +96,24 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fill in what is generated, and let links lead to where things lie in the site."""
     source = page.file.src_uri
-    markdown = GENERATED.sub(lambda m: getattr(REFERENCE, m[1])(*m[2].split()), markdown)
+    markdown = _filled(markdown)
     markdown = INLINE.sub(
         lambda m: '<div class="diagram">\n' + (ROOT / _target(source, m[1])).read_text() + "</div>", markdown
     )
     return re.sub(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)", lambda m: _link(m, source), markdown)
 
 
-REFERENCE = _reference()
+REFERENCE, ALGORITHMS = _module("reference"), _module("algorithms")
+
+
+def _filled(markdown: str) -> str:
+    """Return a page's text with what is generated in it."""
+    return GENERATED.sub(lambda m: _generate(m[1], *m[2].split()), markdown)
+
+
+@functools.cache
+def _generate(name: str, *arguments: str) -> str:
+    return getattr(ALGORITHMS if hasattr(ALGORITHMS, name) else REFERENCE, name)(*arguments)
 
 
 def _leaves(entries: list[Any]) -> list[str]:

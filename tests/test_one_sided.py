@@ -16,7 +16,6 @@ from mir2bench.errors import (
     ConfigError,
     PartitionError,
     PolicyError,
-    SpecError,
     UnknownNameError,
 )
 from mir2bench.policies import IdlePolicy, RandomPolicy
@@ -178,6 +177,19 @@ def test_one_sided_views_refuse_what_does_not_fit() -> None:
 
 
 def test_an_unknown_attack_reward_is_found(toy: list[str]) -> None:
-    spec = replace(mir2bench.spec(toy[1]), attack_reward="shaped")
-    with pytest.raises(SpecError, match=r"attack_reward is 'shaped', but the engine reports only \['signed', 'team'\]"):
+    spec = replace(mir2bench.spec(toy[1]), attack_reward="sined")
+    message = "No reward channel `sined`. Did you mean `signed`"
+    with pytest.raises(UnknownNameError, match=message):
         mir2bench.AttackerEnv(spec, IdlePolicy(spec.layout))
+    with pytest.raises(UnknownNameError, match=message):
+        mir2bench.AttackerEnv(toy[1], IdlePolicy(spec.layout), reward="sined")
+
+
+def test_the_attackers_reward_can_be_chosen(toy: list[str]) -> None:
+    """As `python -m mir2bench.attack --reward` chooses it."""
+    env = mir2bench.AttackerEnv(toy[1], IdlePolicy(mir2bench.spec(toy[1]).layout), reward="team")
+    assert env.variant.attack_reward == "team"
+    env.reset(seed=0)
+    _, reward, *_, info = env.step(1)
+    assert reward == -info["team_reward"]  # the variant names "signed", the team's reward minus 1
+    assert mir2bench.spec(toy[1]).attack_reward == "signed"

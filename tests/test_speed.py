@@ -18,7 +18,7 @@ from mir2bench.cli import run
 from mir2bench.defenders import list_defenders
 from mir2bench.speed import Figure, Options
 from mir2bench.speed.protocol import Protocol, _on_their_line, finished, foretell
-from mir2bench.speed.training import Training
+from mir2bench.speed.training import Training, _flops
 
 
 @pytest.fixture
@@ -62,6 +62,14 @@ class TestTraining:
         rig.round(steps=2, updates=3)
         assert seen == [5, 5, 5]
         assert stepped == [(4, 2, 1), (4, 2, 1)]
+
+    def test_operations_are_counted(self) -> None:
+        rig = timing.Rig("maddpg", game(Match), {"batch_size": 5, "hidden": 8})
+        small = _flops(rig)
+        # The actor's first layer alone reads 5 transitions of 2 agents: two operations per weight.
+        first = 2 * 5 * 2 * rig.learner.actor.inner.weight.numel()
+        assert small > 4 * first  # forward in policy and target, and both gradients
+        assert _flops(timing.Rig("maddpg", game(Match), {"batch_size": 10, "hidden": 8})) == pytest.approx(2 * small)
 
     def test_growth(self, quick: None) -> None:
         figures = Training(
@@ -145,7 +153,7 @@ def test_the_file_holds_versions_hardware_and_all_figures(
     assert written["versions"]["torch"]
     shown = capsys.readouterr().out
     assert all(figure["name"] in shown for figure in written["figures"])
-    assert len(written["figures"]) == 11
+    assert len(written["figures"]) == 12
 
 
 def test_every_kind_is_measured_somewhere() -> None:

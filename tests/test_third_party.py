@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -17,6 +18,7 @@ import torch
 import mir2bench
 import mir2bench.list as list_command
 from mir2bench import attack, registration
+from mir2bench.anchors import measure_world
 from mir2bench.attackers import list_attackers, make_attacker
 from mir2bench.defenders import get_defender, list_defenders
 from mir2bench.defenders.maddpg import MADDPG
@@ -26,7 +28,9 @@ from mir2bench.testing.games import planted
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs" / "examples" / "mir2bench-example"
-DOCUMENT = (ROOT / "docs" / "third-party.md").read_text()
+PAGES = (ROOT / "docs" / "third-party.md", *sorted((ROOT / "docs" / "extend").iterdir()))
+DOCUMENTS = {page: page.read_text() for page in PAGES}
+FILES = ("check.py", "my_attacker.py", "my_defender.py", "my_world.py", "my_world.toml")
 TRIO = "mir2bench/Trio-adv1-v0"
 
 
@@ -51,9 +55,9 @@ def installed(site: Path, fresh_registry: None, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files of the document, which is the current one."""
-    for block in re.findall(r"```(?:python|toml)\n(# \w+\.\w+\n.*?)```", DOCUMENT, re.DOTALL):
-        (tmp_path / block.split()[1]).write_text(block)
+    """A folder with the files of the documents, which is the current one."""
+    for name in FILES:
+        shutil.copy(EXAMPLE.parent / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -164,22 +168,30 @@ def test_an_attack_by_an_outsider(
     assert TRIO in capsys.readouterr().out
 
 
-# --- the document ---
+# --- the documents ---
 
 
-def test_the_code_of_the_document_passes_its_own_checks(written: Path, fresh_registry: None, toy: list[str]) -> None:
-    assert {path.name for path in written.iterdir()} >= {"my_defender.py", "my_attacker.py", "my_variants.toml"}
+def test_the_files_of_the_documents_pass_their_own_checks(written: Path, fresh_registry: None, toy: list[str]) -> None:
     exec(compile((written / "check.py").read_text(), "check.py", "exec"), {"__name__": "__main__"})
     check_defender("my_defender:Thrifty", toy[1], budget=200)
     check_attacker("my_attacker:RandomSearch", toy[2], planted_budget=30_000)
     assert importlib.import_module("my_defender").__file__ == str(written / "my_defender.py")
+    floor, ceiling, _ = measure_world(mir2bench.spec("Raft4-adv0-v0"), 1024)
+    assert (written / "my_world.toml").read_text().count(floor.toml("floor")) == 1
+    assert (written / "my_world.toml").read_text().count(ceiling.toml("ceiling")) == 1
 
 
-def test_the_document_names_what_exists() -> None:
-    hooks = re.findall(r"`(\w+)`", DOCUMENT.split("has a method for each")[1].split("This one")[0])
+def test_the_documents_show_every_file() -> None:
+    shown = re.findall(r"<!-- generated: example (\S+) -->", "".join(DOCUMENTS.values()))
+    assert sorted(shown) == list(FILES)
+
+
+def test_the_documents_name_what_exists() -> None:
+    defender = DOCUMENTS[ROOT / "docs/extend/defender.md"]
+    hooks = re.findall(r"`(\w+)`", defender.split("has a method for each")[1].split("[symbols")[0])
     assert len(hooks) == 7
     assert [hook for hook in hooks if not hasattr(MADDPG.Learner, hook)] == []
-    for name in set(re.findall(r"`(mir2bench(?:\.\w+)+)`", DOCUMENT)):
+    for name in set(re.findall(r"`(mir2bench(?:\.\w+)+)[`(]", "".join(DOCUMENTS.values()))):
         module, _, attribute = name.rpartition(".")
         try:
             importlib.import_module(name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mir2bench.engines.base import Worlds
-from mir2bench.errors import ConfigError, PartitionError, unknown_name
+from mir2bench.engines.base import Worlds, check_attack_reward
+from mir2bench.errors import ConfigError, PartitionError
 from mir2bench.partition import Partition
 from mir2bench.registration import VariantSpec
 
@@ -34,8 +34,6 @@ def check_attack(name: str, variant: VariantSpec, phi: Partition, budget: int | 
             f"phi makes all {phi.weight} agents adversarial, which leaves the attacker `{name}` no team to attack. "
             "Leave at least one entry 0."
         )
-    channels = Worlds(variant, 1, threads=1).engine.channels
-    if variant.attack_reward not in channels:
-        raise unknown_name("reward channel", variant.attack_reward, channels)
+    check_attack_reward(variant, Worlds(variant, 1, threads=1).engine)
     if budget is not None and budget < 1:
         raise ConfigError(f"the budget must be 1 step or more, but it is {budget}.")

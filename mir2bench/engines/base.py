@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from gymnasium.utils.seeding import np_random
 
-from mir2bench.errors import ActionError, MissingDependencyError, PartitionError
+from mir2bench.errors import ActionError, ConfigError, MissingDependencyError, PartitionError, unknown_name
 from mir2bench.partition import Partition, sample_partition
 from mir2bench.registration import VariantSpec, list_variants, spec
 
@@ -69,8 +69,9 @@ class Engine(Protocol):
         reward: (B,) float64, the team's reward of the last step.
         channels: further rewards and facts of the last step, name -> (B,) float64.
         terminated: (B,) bool, whether the last step ended the episode.
-        interrupted: (B,) bool, whether the last step lost the episode to a crash of an outside program, which counts as
-            a truncation. None, or left out, where that cannot happen.
+        interrupted: (B,) bool, whether the last step lost the episode to a crash of an outside program or to an
+            unstable simulation, which counts as a truncation; `info` of all views reports it. None, or
+            left out, where that cannot happen.
         scripted_teams: name -> "module:Class" of scripted team policies (sanity rows).
         planted: name of the scripted team with a planted weakness, the unit test of attackers: it plays well, but one
             adversary can cause a rare event after which it collapses. "", or left out, where a family has none.
@@ -135,7 +136,10 @@ class Worlds:
     Args:
         variant: what to simulate.
         batch: B.
-        threads: threads for the physics; None lets the engine choose.
+        threads: threads for the physics, 1 or more; None lets the engine choose.
+
+    Raises:
+        ConfigError: threads is something else.
 
     Attributes:
         engine: the physics with its arrays (`obs`, `state`, `mask`, `reward`, `channels`, `terminated`).
@@ -149,6 +153,10 @@ class Worlds:
     def __init__(self, variant: VariantSpec, batch: int, *, threads: int | None = None, strict: bool = True) -> None:
         if batch < 1:
             raise ValueError(f"batch must be 1 or more, but it is {batch}.")
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1
+        ):
+            raise ConfigError(f"threads must be an integer of 1 or more, or None, but it is {threads!r}.")
         self.variant = variant
         self.batch = batch
         self.strict = strict
@@ -206,6 +214,9 @@ class Worlds:
         self.illegal_actions[indices] = 0
         self.truncated[indices] = False
         self.engine.terminated[indices] = False
+        interrupted = getattr(self.engine, "interrupted", None)
+        if interrupted is not None:
+            interrupted[indices] = False
 
     def _parse_phi(self, phi: object) -> list[Partition]:
         """Return one partition for each world of the batch."""
@@ -287,6 +298,16 @@ class Worlds:
         self.illegal_actions += (~legal).sum(axis=1)
         # Illegal actions become the first legal one: no-op for the dead, stop for the living.
         return np.where(legal, actions, mask.argmax(axis=-1))
+
+
+def check_attack_reward(variant: VariantSpec, engine: Engine) -> None:
+    """Raise unless the engine reports what attackers of the variant minimize.
+
+    Raises:
+        UnknownNameError: the world has no such reward channel as the variant's `attack_reward`.
+    """
+    if variant.attack_reward not in engine.channels:
+        raise unknown_name("reward channel", variant.attack_reward, engine.channels)
 
 
 def ready_variants(adversaries: int | None = None) -> list[str]:

@@ -40,7 +40,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mir2bench.engines.base import Layout
-from mir2bench.engines.mamujoco_physics import ForceSimulations, Simulations, thread_count
+from mir2bench.engines.mamujoco_physics import BatchSimulations, ForceSimulations, thread_count
 from mir2bench.engines.mamujoco_robots import CONTACT_COST, split, state_fields
 from mir2bench.errors import SpecError, StateError
 
@@ -99,7 +99,7 @@ class MamujocoEngine:
         layout = self.layout(n_agents, scenario, partition, agent_obsk, torso)
         shares = split(scenario, partition, agent_obsk, torso)
         self.robot = robot = shares.robot
-        kind = ForceSimulations if robot.contact_forces else Simulations
+        kind = ForceSimulations if robot.contact_forces else BatchSimulations
         self._physics = kind(robot, batch, thread_count(batch, threads))
         self._actuators, self._seen = np.array(shares.actuators), np.array(shares.seen).ravel()
         self._n_positions = robot.positions - robot.unseen
@@ -154,7 +154,8 @@ class MamujocoEngine:
             initial_state: None, or {"qpos": (Nq,), "qvel": (Nv,)} in m, rad and per second.
 
         Raises:
-            StateError: unknown key, wrong shape or not finite; nothing was changed then.
+            StateError: unknown key, wrong shape, or a number that is not finite or beyond 1e10; nothing was changed
+                then.
         """
         robot, n = self.robot, len(worlds)
         given = None if initial_state is None else self._check_start(initial_state)
@@ -189,7 +190,7 @@ class MamujocoEngine:
             np.multiply(healthy, robot.survival, out=survive)
             np.logical_not(healthy, out=self.terminated)
         self._observe()
-        if physics.forces is not None:
+        if isinstance(physics, ForceSimulations):
             forces = self._raw[:, -6 * robot.bodies - 1 : -1]
             np.einsum("bf,bf->b", forces, forces, out=contact)
             contact *= -CONTACT_COST
@@ -208,7 +209,8 @@ class MamujocoEngine:
 
     def _place(self) -> np.ndarray:
         """Return (B,) where along x the robots are, in m, as Gymnasium measures it for their speed."""
-        return self._physics.torso[:, 0] if self.robot.contact_forces else self._physics.qpos[:, 0]
+        physics = self._physics
+        return physics.torso[:, 0] if isinstance(physics, ForceSimulations) else physics.qpos[:, 0]
 
     def _healthy(self) -> np.ndarray:
         robot, qpos, qvel = self.robot, self._physics.qpos, self._physics.qvel
@@ -231,7 +233,7 @@ class MamujocoEngine:
         raw, velocity = self._raw, self._raw[:, n : n + robot.velocities]
         raw[:, :n] = physics.qpos[:, robot.unseen :]
         velocity[:] = physics.qvel
-        if physics.forces is not None:
+        if isinstance(physics, ForceSimulations):
             np.clip(physics.forces.reshape(len(raw), -1), -1.0, 1.0, out=raw[:, n + robot.velocities : -1])
         if robot.clips_observation:
             np.clip(velocity, -10.0, 10.0, out=velocity)
@@ -269,5 +271,10 @@ def check_start(initial_state: Any, sizes: Mapping[str, int]) -> tuple[np.ndarra
             raise StateError(f"{name} must be {size} numbers: {error}.") from error
         if value.shape != (size,) or not np.isfinite(value).all():
             raise StateError(f"{name} must be {size} finite numbers, but it has shape {value.shape}: {value.tolist()}.")
+        if (np.abs(value) > LIMIT).any():
+            raise StateError(
+                f"{name} must hold numbers from {-LIMIT:g} to {LIMIT:g}, since MuJoCo gives up beyond, but it is "
+                f"{value.tolist()}."
+            )
         values.append(value)
     return values[0], values[1]

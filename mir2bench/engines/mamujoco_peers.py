@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from mir2bench.engines.mamujoco_physics import load_model, thread_count, without_warnings
+from mir2bench.engines.mamujoco_physics import load_model, thread_count
 from mir2bench.engines.mamujoco_robots import find
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ def gymnasium_robotics(variant: VariantSpec, batch: int) -> Step:
         envs = [make_robot(**args) for _ in range(batch)]
     rng = np.random.default_rng(0)
     actions = {a: rng.uniform(-1, 1, envs[0].action_space(a).shape) for a in envs[0].possible_agents}
-    for env in envs:
-        env.reset(seed=0)
 
     def step() -> None:
         for env in envs:
@@ -73,9 +71,8 @@ def bare_step(variant: VariantSpec, batch: int) -> Step:
     robot = find(variant.engine_args["scenario"], variant.engine_args["partition"])
     model = load_model(robot)
     robots = [mujoco.MjData(model) for _ in range(batch)]
-    with without_warnings():
-        for data in robots:
-            data.ctrl[:] = np.random.default_rng(0).uniform(-1, 1, model.nu)
+    for data in robots:
+        data.ctrl[:] = np.random.default_rng(0).uniform(-1, 1, model.nu)
 
     def step() -> None:
         for data in robots:

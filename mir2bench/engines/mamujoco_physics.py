@@ -8,10 +8,11 @@ stepped by itself would be, however many threads share the batch.
 
 from __future__ import annotations
 
-import itertools
+import ctypes
 import os
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from mir2bench.engines import slices
 from mir2bench.engines.mamujoco_robots import Robot
 from mir2bench.errors import MissingDependencyError
 
@@ -35,6 +37,7 @@ _ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 _WORLDS_PER_THREAD = 8  # below this a thread costs more than it saves
 _STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _UNSTABLE = [int(getattr(mujoco.mjtWarning, f"mjWARN_{name}")) for name in ("BADQPOS", "BADQVEL", "BADQACC")]
+_HANDLER = threading.RLock()
 
 
 def load_model(robot: Robot) -> mujoco.MjModel:
@@ -43,15 +46,24 @@ def load_model(robot: Robot) -> mujoco.MjModel:
         return mujoco.MjModel.from_xml_path(str(_ASSETS / robot.model))
 
 
+def _ignore(message: str) -> None:
+    """Do nothing with a warning."""
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Keep MuJoCo from telling the screen and a file in the working directory what is old-fashioned in a model."""
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)
+    """Keep MuJoCo from telling the screen and a file in the working directory what is old-fashioned in a model.
+
+    The whole process has one handler of warnings, so threads take turns here: otherwise the last to leave might put
+    back what another had set.
+    """
+    with _HANDLER:
+        before = mujoco.get_mju_user_warning()
+        mujoco.set_mju_user_warning(_ignore)
+        try:
+            yield
+        finally:
+            mujoco.set_mju_user_warning(before)
 
 
 def gave_up(data: mujoco.MjData) -> bool:
@@ -68,35 +80,57 @@ def thread_count(batch: int, threads: int | None) -> int:
             NUMBA_NUM_THREADS, which the compiled engines obey as well.
     """
     if threads is not None:
-        return max(1, threads)
+        return threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(int(os.environ.get("NUMBA_NUM_THREADS") or cores), cores, batch // _WORLDS_PER_THREAD))
 
 
 class Simulations:
-    """B robots on MuJoCo's own batches; for robots whose reward needs positions and velocities only.
+    """B equal robots.
+
+    Args:
+        robot: what they are.
+        batch: B.
+        threads: how many threads share the batch.
 
     Attributes:
         rest: (Nq,) float64, the default positions.
         qpos, qvel: (B, Nq) and (B, Nv) float64.
         ctrl: (B, U) float64, the actuators' commands for the next step.
-        torso: (B, 3) float64, the torso's position one simulation step ago, where Gymnasium looks for it.
-        forces: (B, bodies, 6) float64, contact forces on each body in the last simulation step; None if not computed.
         unstable: (B,) bool, whether MuJoCo gave up on the last step, because a number was not finite or far too large.
     """
 
-    forces: np.ndarray | None = None
+    qpos: np.ndarray
+    qvel: np.ndarray
+    ctrl: np.ndarray
 
     def __init__(self, robot: Robot, batch: int, threads: int) -> None:
         self._made_of = (robot, batch, threads)
         self._steps = robot.frame_skip
-        model = load_model(robot)
-        self.rest = model.qpos0.copy()
-        self._batch = Batch(model, batch, threads)
+        self._model = load_model(robot)
+        self.rest = self._model.qpos0.copy()
+        self.unstable = np.zeros(batch, dtype=bool)
+
+    def place(self, worlds: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Put robots anywhere, (n, Nq) and (n, Nv) of at most 1e10, as if nothing had happened before."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Advance all robots by one step of the world."""
+        raise NotImplementedError
+
+
+class BatchSimulations(Simulations):
+    """B robots on MuJoCo's own batches; for robots whose reward needs positions and velocities only."""
+
+    def __init__(self, robot: Robot, batch: int, threads: int) -> None:
+        super().__init__(robot, batch, threads)
+        self._batch = Batch(self._model, batch, threads)
         self._batch.reset()
         self.qpos, self.qvel, self.ctrl = (self._batch.bind(name) for name in ("qpos", "qvel", "ctrl"))
-        self.torso = self._batch.bind("xpos")[:, 1]
-        self.unstable = np.zeros(batch, dtype=bool)
+        self._orphaned = False
+        if threads > 1:
+            _threaded.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"made_of": self._made_of, "state": self._batch.state.copy(), "unstable": self.unstable.copy()}
@@ -107,7 +141,8 @@ class Simulations:
         self.unstable[:] = kept["unstable"]
 
     def place(self, worlds: Sequence[int], qpos: np.ndarray, qvel: np.ndarray) -> None:
-        """Put robots anywhere, (n, Nq) and (n, Nv), as if nothing had happened before."""
+        """See `Simulations.place`."""
+        self._adopt()
         chosen = np.array(worlds, dtype=np.int32)
         self._batch.reset(chosen, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         self.qpos[chosen], self.qvel[chosen] = qpos, qvel
@@ -116,31 +151,55 @@ class Simulations:
         self.unstable[chosen] = False
 
     def step(self) -> None:
-        """Advance all robots by one step of the world."""
+        """See `Simulations.step`."""
+        self._adopt()
         self._batch.step(nstep=self._steps)
         warnings = self._batch.warning
         self.unstable[:] = warnings.any() and warnings[:, _UNSTABLE, 1].any(axis=1)
+
+    def orphan(self) -> None:
+        """Be prepared to go on in a forked child, where the batch's threads are missing.
+
+        MuJoCo would wait for them for ever, to step as well as to free the batch. So it is never freed.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._batch))
+        self._orphaned = True
+
+    def _adopt(self) -> None:
+        if self._orphaned:
+            self.__setstate__(self.__getstate__())
+
+
+_threaded: weakref.WeakSet[BatchSimulations] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for simulations in _threaded:
+        simulations.orphan()
+    _HANDLER.release()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_HANDLER.acquire, after_in_parent=_HANDLER.release, after_in_child=_after_fork)
 
 
 class ForceSimulations(Simulations):
     """B robots with one `MjData` each; for robots whose reward needs contact forces, which batches do not compute.
 
     Python's share of the work is a few percent there, since such robots are costly to simulate.
+
+    Attributes:
+        torso: (B, 3) float64, the torso's position one simulation step ago, where Gymnasium looks for it.
+        forces: (B, bodies, 6) float64, contact forces on each body in the last simulation step.
     """
 
     def __init__(self, robot: Robot, batch: int, threads: int) -> None:
-        self._made_of = (robot, batch, threads)
-        self._steps = robot.frame_skip
-        self._model = load_model(robot)
-        self.rest = self._model.qpos0.copy()
+        super().__init__(robot, batch, threads)
         self._data = [mujoco.MjData(self._model) for _ in range(batch)]
         self.qpos, self.qvel = np.zeros((batch, self._model.nq)), np.zeros((batch, self._model.nv))
         self.ctrl, self.torso = np.zeros((batch, self._model.nu)), np.zeros((batch, 3))
-        self.forces = self._forces = np.zeros((batch, robot.bodies, 6))
-        self.unstable = np.zeros(batch, dtype=bool)
-        edges = np.linspace(0, batch, threads + 1).astype(int).tolist()
-        self._slices = list(itertools.pairwise(edges))
-        self._pool = ThreadPoolExecutor(threads - 1, "mir2bench-mujoco") if threads > 1 else None
+        self.forces = np.zeros((batch, robot.bodies, 6))
+        self._slices = slices.cut(batch, threads)
 
     def __getstate__(self) -> dict[str, Any]:
         state = np.zeros((len(self._data), mujoco.mj_stateSize(self._model, _STATE)))
@@ -167,10 +226,7 @@ class ForceSimulations(Simulations):
 
     def step(self) -> None:
         """See `Simulations.step`."""
-        rest = [self._pool.submit(self._advance, *part) for part in self._slices[1:]] if self._pool else []
-        self._advance(*self._slices[0])
-        for future in rest:
-            future.result()
+        slices.run(self._advance, self._slices)
 
     def _advance(self, first: int, last: int) -> None:
         for world in range(first, last):
@@ -182,5 +238,5 @@ class ForceSimulations(Simulations):
 
     def _read(self, world: int, data: Any) -> None:
         self.qpos[world], self.qvel[world] = data.qpos, data.qvel
-        self.torso[world], self._forces[world] = data.xpos[1], data.cfrc_ext[1:]
+        self.torso[world], self.forces[world] = data.xpos[1], data.cfrc_ext[1:]
         self.unstable[world] = gave_up(data)

@@ -1,3 +1,5 @@
+# pyright: reportAttributeAccessIssue=false
+# MuJoCo does not tell type checkers what it holds.
 """Every scenario of Gymnasium-Robotics' MaMuJoCo v1 behind our interface, one world after the other in Python.
 
 For robots that `mamujoco.MamujocoEngine` simulates, both engines give the same numbers, and this one is far slower; it
@@ -8,23 +10,27 @@ or move less, have their places filled with 0 and their further actions ignored.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib.metadata import version
 from typing import Any, ClassVar
 
+import mujoco  # first: without it, Gymnasium-Robotics sends users to another package's extra
 import numpy as np
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # about environments of the same package that are not used here
+with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    warnings.simplefilter("ignore")  # these and what it prints are about environments that are not used here
     from gymnasium_robotics import mamujoco_v1
     from gymnasium_robotics.envs.multiagent_mujoco.obsk import build_obs
 
 from mir2bench.engines.base import Layout
 from mir2bench.engines.mamujoco import LIMIT, MamujocoEngine, check_start
 from mir2bench.engines.mamujoco_physics import gave_up, without_warnings
-from mir2bench.engines.mamujoco_robots import ROBOTS
+from mir2bench.engines.mamujoco_robots import ROBOTS, check_reach
 from mir2bench.errors import SpecError, unknown_name
 
 PARTITIONS: dict[str, tuple[str, ...]] = {
@@ -133,7 +139,8 @@ class RoboticsEngine:
             initial_state: None, or {"qpos": (Nq,), "qvel": (Nv,)} in m, rad and per second.
 
         Raises:
-            StateError: unknown key, wrong shape or not finite; nothing was changed then.
+            StateError: unknown key, wrong shape, or a number that is not finite or beyond 1e10; nothing was changed
+                then.
         """
         model = _base(self._envs[0]).model
         start = None if initial_state is None else check_start(initial_state, {"qpos": model.nq, "qvel": model.nv})
@@ -180,10 +187,11 @@ class RoboticsEngine:
 
 
 def make_robot(scenario: str, partition: str, agent_obsk: int, torso: bool) -> Any:
-    """Make one of Gymnasium-Robotics' worlds.
+    """Make one of Gymnasium-Robotics' worlds, with an episode started.
 
     Raises:
-        SpecError: unknown scenario or partition, or agent_obsk is no integer of 0 or more.
+        SpecError: unknown scenario or partition, one that fails in Gymnasium-Robotics itself, or agent_obsk is no
+            integer of 0 or more.
     """
     if scenario not in PARTITIONS:
         raise SpecError(str(unknown_name("scenario", scenario, PARTITIONS)))
@@ -192,13 +200,19 @@ def make_robot(scenario: str, partition: str, agent_obsk: int, torso: bool) -> A
     if partition not in known and not (free and re.fullmatch(r"[1-9]\d?x[1-9]\d?", partition)):
         hint = " Give numbers, such as 4x2." if free else ""
         raise SpecError(f"{unknown_name(f'partition of {scenario}', partition, known)}{hint}")
-    if type(agent_obsk) is not int or agent_obsk < 0:
-        raise SpecError(f"agent_obsk is the number of links that agents see far: 0 or more, not {agent_obsk!r}.")
+    check_reach(agent_obsk)
     with without_warnings(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        env = mamujoco_v1.parallel_env(
-            scenario, partition, agent_obsk=agent_obsk, global_categories=None if torso else ()
-        )
+        try:
+            env = mamujoco_v1.parallel_env(
+                scenario, partition, agent_obsk=agent_obsk, global_categories=None if torso else ()
+            )
+            env.reset(seed=0)
+        except Exception as error:  # whatever it meets in a robot that it cannot build or read
+            raise SpecError(
+                f"Gymnasium-Robotics {version('gymnasium-robotics')} cannot simulate {scenario} {partition} with "
+                f"MuJoCo {mujoco.__version__}: {error} ({type(error).__name__}). Take another scenario or partition."
+            ) from error
     for rings in env.unwrapped.k_dicts:
         for ring in rings.values():  # sorted by names already, but Pusher has a name twice
             ring.sort(key=lambda node: (node.label, node.qpos_ids))
@@ -222,7 +236,6 @@ def _sizes(
 ) -> tuple[tuple[int, ...], int, int, tuple[tuple[str, ...], ...]]:
     """Return how many numbers of joints each agent sees, how many of the torso, S, and what each agent moves."""
     env = make_robot(scenario, partition, agent_obsk, torso)
-    env.reset(seed=0)
     inner = env.unwrapped
     common = len(build_obs(_base(env).data, {}, [], inner.mujoco_globals, inner.global_categories, False))
     local = tuple(env.observation_space(agent).shape[0] - common for agent in env.possible_agents)
@@ -234,6 +247,5 @@ def _sizes(
 def _terms(scenario: str, partition: str, agent_obsk: int, torso: bool) -> tuple[str, ...]:
     """Return the names of the reward's terms."""
     env = make_robot(scenario, partition, agent_obsk, torso)
-    env.reset(seed=0)
     *_, infos = env.step({agent: np.zeros(env.action_space(agent).shape) for agent in env.possible_agents})
     return tuple(key.removeprefix(_REWARD) for key in infos[env.possible_agents[0]] if key.startswith(_REWARD))

@@ -223,14 +223,20 @@ def find(scenario: str, partition: str) -> Robot:
     """
     if scenario not in ROBOTS:
         raise SpecError(
-            f"{unknown_name('scenario of the batched engine', scenario, ROBOTS)} It simulates {', '.join(ROBOTS)}; for "
-            "any other that Gymnasium-Robotics offers, give engine = "
+            f"{unknown_name('scenario of the batched engine', scenario, ROBOTS)} For any other that Gymnasium-Robotics "
+            "offers, give engine = "
             '"mir2bench.engines.mamujoco_robotics:RoboticsEngine".'
         )
     robot = ROBOTS[scenario]
     if partition not in robot.partitions:
         raise SpecError(str(unknown_name(f"partition of {scenario}", partition, robot.partitions)))
     return robot
+
+
+def check_reach(agent_obsk: int) -> None:
+    """Raise `SpecError` unless agents can see that many links far."""
+    if type(agent_obsk) is not int or agent_obsk < 0:
+        raise SpecError(f"agent_obsk is the number of links that agents see far: 0 or more, not {agent_obsk!r}.")
 
 
 @cache
@@ -241,8 +247,7 @@ def split(scenario: str, partition: str, agent_obsk: int, torso: bool) -> Split:
         SpecError: unknown scenario or partition, or agent_obsk is no integer of 0 or more.
     """
     robot = find(scenario, partition)
-    if type(agent_obsk) is not int or agent_obsk < 0:
-        raise SpecError(f"agent_obsk is the number of joints that agents see far: 0 or more, not {agent_obsk!r}.")
+    check_reach(agent_obsk)
     agents = robot.partitions[partition]
     action_dim = max(map(len, agents))
     place = {j: a * action_dim + k for a, joints in enumerate(agents) for k, j in enumerate(joints)}

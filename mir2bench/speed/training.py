@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -82,12 +83,14 @@ class Training(Options):
         from mir2bench.analysis.timing import Rig, take_turns
 
         rigs = {name: Rig(name, variant, config) for name, config in configs.items()}
+        flops = {name: _flops(rig) for name, rig in rigs.items()}
         watches = {name: _Stopwatch(rig) for name, rig in rigs.items()}
 
         def turn_of(name: str) -> Callable[[], dict[str, float]]:
             def turn() -> dict[str, float]:
                 seconds = watches[name].around(self.steps, self._updates(rigs[name].config))
-                return {**seconds, "one update": rigs[name].update()}
+                limit = flops[name] / _product_rate()
+                return {**seconds, "one update": rigs[name].update(), "products": limit}
 
             return turn
 
@@ -98,6 +101,9 @@ class Training(Options):
             where = f"{variant.id} {name}"
             for part in ("round", *_Stopwatch.PARTS, "one update"):
                 figures.append(Figure.of(f"{where} {part}", "ms", [row[part] * 1e3 for row in rows]))
+            figures.append(
+                Figure.of(f"{where} its matrix products alone", "ms", [row["products"] * 1e3 for row in rows])
+            )
             frames = rigs[name].config.worlds * self.steps
             figures.append(Figure.of(f"{where} speed", "env steps/s", [frames / row["round"] for row in rows]))
             for part in ("round", "one update"):
@@ -170,6 +176,36 @@ class _Stopwatch:
         setattr(owner, method, timed)
 
 
+def _flops(rig: Any) -> float:
+    """Return the floating-point operations of the matrix products in one update."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Counter(TorchDispatchMode):  # torch's own FlopCounterMode also tracks modules, which ERNIE's gradients forbid
+        total = 0.0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func.overloadpacket in flop_registry:
+                self.total += flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
+            return result
+
+    with Counter() as counter:
+        rig.round(0, 1)
+    return counter.total
+
+
+def _product_rate() -> float:
+    """Return floating-point operations per second of one large matrix product, the most that this machine gives."""
+    import torch
+
+    one, other = torch.ones(2048, 256), torch.ones(256, 256)
+    start, repeats = time.perf_counter(), 20
+    for _ in range(repeats):
+        torch.mm(one, other)
+    return repeats * 2.0 * 2048 * 256 * 256 / (time.perf_counter() - start)
+
+
 def _in_fresh_process(variant: VariantSpec, name: str, config: dict[str, Any], steps: int, updates: int) -> float:
     """Return the peak memory in MB of a process that does nothing but one round."""
     context = multiprocessing.get_context("spawn")
@@ -181,5 +217,9 @@ def _peak_memory(variant: VariantSpec, name: str, config: dict[str, Any], steps:
     from mir2bench.analysis.timing import Rig
 
     Rig(name, variant, config).round(steps, updates)
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent, from whose memory this process was started
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere

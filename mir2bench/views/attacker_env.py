@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from mir2bench.errors import PartitionError, SpecError
+from mir2bench.engines.base import check_attack_reward
+from mir2bench.errors import PartitionError
 from mir2bench.partition import Partition, perturb
 from mir2bench.registration import VariantSpec
 from mir2bench.views.common import observation_bounds
@@ -23,22 +25,30 @@ class AttackerEnv(OneSidedEnv):
 
     One adversary: observation (O,), action (A,) in [-1, 1] or Discrete(A). Several: their observations and actions
     joined in ascending order of agents, (K * O,) and (K * A,) or MultiDiscrete([A] * K), since single-agent libraries
-    need flat spaces. The reward is minus the reward channel that the variant names for attacks. `info` is that of
+    need flat spaces. The reward is minus the reward channel that `reward` or the variant names. `info` is that of
     `GymEnv` with "team_reward", and with "action_mask" of the adversaries alone, (A,) or (K, A).
 
     Args:
         env: id, spec, or a made environment of mir2bench.
         defender: the frozen team policy; what it chooses for adversaries is discarded.
         phi: partition of every episode; None draws one from Phi^alpha for each.
+        reward: the reward channel that the adversaries minimize; None takes the variant's.
         kwargs: `render_mode` and `strict` of `GymEnv`, when `env` is an id or spec.
 
     Raises:
         PartitionError: no adversary, or a phi that the variant does not allow.
+        UnknownNameError: the world has no such reward channel.
         PolicyError, ConfigError: `defender` or `env` is something else.
     """
 
     def __init__(
-        self, env: str | VariantSpec | gymnasium.Env, defender: Policy, phi: object = None, **kwargs: Any
+        self,
+        env: str | VariantSpec | gymnasium.Env,
+        defender: Policy,
+        phi: object = None,
+        *,
+        reward: str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(env, defender, phi, kwargs)
         layout, k = self.worlds.layout, self.variant.n_adversaries
@@ -46,11 +56,9 @@ class AttackerEnv(OneSidedEnv):
             raise PartitionError(
                 f"{self.variant.id} has no adversaries to play. Choose a variant with `-adv1` or more."
             )
-        if self.variant.attack_reward not in self.worlds.engine.channels:
-            raise SpecError(
-                f"{self.variant.id}: attack_reward is {self.variant.attack_reward!r}, but the engine reports only "
-                f"{sorted(self.worlds.engine.channels)}."
-            )
+        if reward is not None:
+            self.variant = dataclasses.replace(self.variant, attack_reward=reward)
+        check_attack_reward(self.variant, self.worlds.engine)
         low, high = observation_bounds(layout, k)
         self.observation_space = spaces.Box(low.ravel(), high.ravel(), dtype=np.float32)
         if not layout.discrete:

@@ -70,14 +70,18 @@ def worlds_info(worlds: Worlds) -> dict[str, np.ndarray]:
     """Return what `info` reports, for the whole batch and as copies.
 
     Returns:
-        "phi" (B, N) int8, "state" (B, S) float32 and, in worlds with masks, "action_mask" (B, N, A) int8 and
-        "illegal_actions" (B,) int64.
+        "phi" (B, N) int8, "state" (B, S) float32; in worlds with masks "action_mask" (B, N, A) int8 and
+        "illegal_actions" (B,) int64; in worlds that can crash or become unstable "interrupted" (B,) bool, whether the
+        last step lost the episode to that (it is truncated then).
     """
     engine = worlds.engine
     info = {"phi": worlds.phi.copy(), "state": engine.state.copy()}
     if engine.mask is not None:
         info["action_mask"] = engine.mask.copy()
         info["illegal_actions"] = worlds.illegal_actions.copy()
+    interrupted = getattr(engine, "interrupted", None)
+    if interrupted is not None:
+        info["interrupted"] = interrupted.copy()
     return info
 
 

@@ -29,7 +29,8 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Observations are (N, O) float32; actions (N, A) in [-1, 1], or N integers in [0, A). `info` holds "phi" (N,) int8
     and "state" (S,) float32, and in discrete worlds "action_mask" (N, A) int8 and "illegal_actions", the number of
-    masked actions replaced since reset. Every array is new.
+    masked actions replaced since reset. Where a simulation can crash or become unstable, "interrupted", a bool, tells
+    whether that is what truncated the episode. Every array is new.
 
     Args:
         variant: id or spec.
@@ -122,6 +123,7 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {key: value[0] for key, value in worlds_info(self.worlds).items()}
-        if "illegal_actions" in info:
-            info["illegal_actions"] = int(info["illegal_actions"])
+        for key, kind in (("illegal_actions", int), ("interrupted", bool)):
+            if key in info:
+                info[key] = kind(info[key])
         return info

@@ -29,7 +29,8 @@ def parallel_env(variant: str | VariantSpec, render_mode: str | None = None, str
 class TeamParallelEnv(ParallelEnv[str, np.ndarray, Any]):
     """Every agent gets its own observation (O,) and the team's reward; all episodes end for all agents at once.
 
-    Each agent's info holds "phi" (N,) int8, and in worlds with masks its "action_mask" (A,) int8 and "illegal_actions".
+    Each agent's info holds "phi" (N,) int8, in worlds with masks its "action_mask" (A,) int8 and "illegal_actions", and
+    in worlds that can crash or become unstable "interrupted", see `GymEnv`.
 
     Args:
         env: the world that is played.
@@ -119,4 +120,6 @@ class TeamParallelEnv(ParallelEnv[str, np.ndarray, Any]):
             infos[agent] = {"phi": info["phi"].copy()}
             if "action_mask" in info:
                 infos[agent] |= {"action_mask": info["action_mask"][i], "illegal_actions": info["illegal_actions"]}
+            if "interrupted" in info:
+                infos[agent]["interrupted"] = info["interrupted"]
         return infos
