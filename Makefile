@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Written last, so that a setup that was interrupted starts again.
 READY := $(VENV)/.ready
 
-.PHONY: evaluate test lint docs figures clean
+.PHONY: evaluate test lint docs clean
 
 evaluate: $(READY)  ## the main job: MADDPG and MIR2 against trained worst-case adversaries
 	$(BIN)/python -m mir2bench.evaluate --algo maddpg mir2

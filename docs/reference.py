@@ -32,8 +32,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with thousands separated; an en dash for None."""
-    return "–" if value is None else f"{value:,.0f}" if value == int(value) else f"{value:,.10g}"
+    """Return a number with thousands separated; a hyphen for None."""
+    return "-" if value is None else f"{value:,.0f}" if value == int(value) else f"{value:,.10g}"
 
 
 # --- worlds ---
@@ -65,15 +65,25 @@ def families() -> str:
 
 
 def variants(family: str) -> str:
-    """Return the table of a family's ids with their sizes."""
+    """Return the table of a family's worlds with their numbers of adversaries and sizes."""
     rows = []
-    for name in mir2bench.list_variants(family=family):
-        row = describe(mir2bench.spec(name))
-        kind = {True: "discrete", False: "in [-1, 1]", None: ""}[row["discrete"]]
-        sizes = [number(row[key]) for key in ("agents", "adversaries", "partitions", "horizon", "obs", "state", "actions")]
-        rows.append((f"`{row['id']}`", *sizes[:-1], f"{sizes[-1]} {kind}".strip()))
-    header = ("id", "agents N", "adversaries K", "partitions", "steps", "observation", "state", "actions")
-    return table(header, rows)
+    for world in worlds(family):
+        row = describe(world)
+        kind = {True: " choices", False: " in [-1, 1]", None: ""}[row["discrete"]]
+        family_of = map(mir2bench.spec, mir2bench.list_variants(family=family))
+        counts = [v.n_adversaries for v in family_of if _world(v) == _world(world)]
+        sizes = [number(row[key]) for key in ("horizon", "obs", "state", "actions")]
+        rows.append(
+            (
+                f"`{row['id'].replace('mir2bench/', '').replace(f'-adv{world.n_adversaries}-', '-adv<K>-')}`",
+                world.n_agents,
+                ", ".join(map(str, counts)),
+                ", ".join(number(count_partitions(world.n_agents, k)) for k in counts),
+                *sizes[:-1],
+                f"{sizes[-1]}{kind}",
+            )
+        )
+    return table(("id, after `mir2bench/`", "N", "K", "partitions", "steps", "obs", "state", "actions"), rows)
 
 
 def anchors(family: str) -> str:
@@ -97,12 +107,12 @@ def history(family: str) -> str:
 
 
 def attack_reward(family: str) -> str:
-    """Return which reward attackers minimize, and how the family's arguments of the engine read."""
-    rows = [
-        (f"`{_world(v)}`", f"`{v.attack_reward}`", f"`{v.engine}`", ", ".join(f"`{k}` {x}" for k, x in v.engine_args.items()))
-        for v in worlds(family)
-    ]
-    return table(("world", "attackers minimize", "engine", "its arguments"), rows)
+    """Return which reward attackers minimize, the engine, and its arguments in each world of a family."""
+    found = worlds(family)
+    ((engine, reward),) = {(v.engine, v.attack_reward) for v in found}
+    text = f"Attackers minimize the reward `{reward}`. Engine: `{engine}`"
+    rows = [(f"`{_world(v)}`", ", ".join(f"`{k} = {x}`" for k, x in v.engine_args.items())) for v in found]
+    return f"{text}.\n\n{table(('world', 'arguments of the engine'), rows)}" if any(r[1] for r in rows) else f"{text}."
 
 
 @functools.cache
@@ -120,9 +130,12 @@ def _engine_module(family: str) -> str:
 
 def world_text(family: str) -> str:
     """Return the text of a family's engine without the lists of fields: physics, reward, termination, differences."""
-    text = re.sub(r"(?:Observation|State) fields.*?(?:\n\n|\Z)", "", module_docstring(_engine_module(family)), flags=re.DOTALL)
+    text = module_docstring(_engine_module(family))
+    text = re.sub(r"(?:Observation|State) fields.*?(?:\n\n|\Z)", "", text, flags=re.DOTALL)
     text = re.sub(r"`(?=rendezvous`)", "`mir2bench.engines.", text)
-    text = re.sub(r"^(Reward[^:\n]*|Termination|Observation of agent i|State):", r"**\1**:", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^(Reward[^:\n]*|Observation of agent i|State):|\b(Termination):", r"**\1\2**:", text, flags=re.MULTILINE
+    )
     text = re.sub(r"^(Differences from .*):$", r"**\1**", text, flags=re.MULTILINE)
     return re.sub(r"(\*\*Differences.*\*\*)\n(?=1\.)", r"\1\n\n", text)
 
@@ -220,7 +233,7 @@ def protocols() -> str:
         (
             f"`{p.name}`",
             ", ".join(f"`{x}`" for x in p.trained),
-            ", ".join(f"`{x}`" for x in p.white_box) or "–",
+            ", ".join(f"`{x}`" for x in p.white_box) or "-",
             "yes" if p.transfer else "no",
             p.sampled_partitions,
             {protocol.ROBUST: "the strongest trained attacker", protocol.WORST: "the strongest of all"}[p.headline],
