@@ -272,9 +272,10 @@ def _sizes(onnx: Any, model: Any, interface: Mapping[str, tuple[int, ...]]) -> d
                     "graph with fixed sizes except for the rows, or simplify it."
                 )
             shape = tuple(dim.dim_value for dim in known[name])
-            if name in interface and shape != (1, *interface[name]):
+            declared = (1, *interface.get(name, shape[1:]))
+            if shape != declared and name in interface:
                 raise PolicyError(
-                    f"the ONNX graph's `{name}` has shape {shape} for one row, but {(1, *interface[name])} was declared."
+                    f"the ONNX graph's `{name}` has shape {shape} for one row, but {declared} was declared."
                 )
             sizes[name] = math.prod(shape)
     return sizes
