@@ -456,12 +456,8 @@ class TestSandbox:
             check_entry(entry)
 
     def test_time_and_memory_end(self, entry: Path) -> None:
-        with pytest.raises(TimeoutFailure, match="1 s of processor time") as caught:
+        with pytest.raises(TimeoutFailure, match="1 s of processor time"):
             run_limited("inspect", {"folder": str(entry)}, Limits(cpu_s=1, wall_s=120))
-        assert caught.value.blame
-        with pytest.raises(TimeoutFailure, match="0 s on the clock") as caught:
-            run_limited("inspect", {"folder": str(entry)}, Limits(cpu_s=60, wall_s=0))
-        assert not caught.value.blame
         with pytest.raises(EntryError, match="memory|process died"):
             run_limited("inspect", {"folder": str(entry)}, Limits(cpu_s=60, wall_s=120, memory=300 * 2**20))
 
@@ -469,7 +465,7 @@ class TestSandbox:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         code = (
-            "import multiprocessing, socket, sys\n"
+            "import socket, sys\n"
             "from mir2bench.leaderboard import sandbox\n"
             f"socket.create_connection(('127.0.0.1', {port}), 5).close()\n"
             "if sys.argv[1] == 'sockets': sandbox._leave_network = lambda: False\n"
@@ -478,20 +474,12 @@ class TestSandbox:
             f"    socket.create_connection(('127.0.0.1', {port}), 5)\n"
             "except OSError as error:\n"
             "    print(type(error).__name__)\n"
-            "worker = multiprocessing.get_context('spawn').Pool(1)\n"
-            f"tried = worker.apply_async(socket.create_connection, (('127.0.0.1', {port}), 5))\n"
-            "try:\n"
-            "    tried.get(30)\n"
-            "except OSError as error:\n"
-            "    print(type(error).__name__)\n"
-            "worker.terminate()\n"
         )
         for wall, expected in (("namespace", {"OSError", "ConnectionRefusedError"}), ("sockets", {"PermissionError"})):
             done = subprocess.run([sys.executable, "-c", code, wall], capture_output=True, text=True, timeout=60)
-            how, *errors = done.stdout.split()
+            how, error = done.stdout.split()
             assert how in (wall, "sockets")  # not every system allows a namespace
-            assert len(errors) == 2, done.stderr  # in this process and in a worker
-            assert set(errors) <= expected | ({"PermissionError"} if how == "sockets" else set()), done.stderr
+            assert error in expected | ({"PermissionError"} if how == "sockets" else set()), done.stderr
         listener.close()
 
     def test_it_cannot_write_large_files(self, tmp_path: Path) -> None:

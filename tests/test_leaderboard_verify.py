@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,7 @@ import torch
 from evaluation_stubs import BUDGET, SUITE, _network, tally
 
 import mir2bench
+from mir2bench.content import content_dir
 from mir2bench.errors import PolicyError
 from mir2bench.evaluation import protocol as protocol_module
 from mir2bench.evaluation import statistics
@@ -29,10 +33,12 @@ from mir2bench.leaderboard.failures import lowest_return, with_failures
 from mir2bench.leaderboard.ledger import read_ledger
 from mir2bench.leaderboard.new import About, new_sanity_row
 from mir2bench.leaderboard.play import work_limits
+from mir2bench.leaderboard.sandbox import Limits, TimeoutFailure, run_limited
 from mir2bench.leaderboard.verify import Effort, _is_the_policys, verify_entries
 from mir2bench.policies import save_policy
 from mir2bench.registration import Anchor
 
+BOARD = content_dir("leaderboards") / "Rendezvous10-adv1-v0"
 SALT, OTHER = b"s" * 32, b"t" * 32
 EFFORT = Effort("stub-suite", "stub", partitions=1)
 SMALL = replace(
@@ -178,8 +184,9 @@ class TestFailures:
         alone = tmp_path / "elsewhere" / "row"
         alone.mkdir(parents=True)
         assert lowest_return(kind, alone, [rows]) == true
+        nothing: Any = rows[:0]
         # A sanity row of the board counts too, and the floor where it is the lowest.
-        assert lowest_return(kind, folder.parent / "new", [rows[:0]]) == true
+        assert lowest_return(kind, folder.parent / "new", [nothing]) == true
         assert lowest_return(tally(), folder, [rows]) == -5.0
         assert lowest_return(kind, alone, [rows.assign(**{"return": np.inf})]) == 2.0
 
@@ -292,3 +299,32 @@ class TestInterrupted:
             assert main(["verify", str(folder), *ask, *wrong]) == 2
             assert not salt.exists()
         capsys.readouterr()
+
+
+class TestSandbox:
+    def test_the_clock_blames_nobody(self, folder: Path) -> None:
+        for limits, blame in ((Limits(cpu_s=1), True), (Limits(wall_s=0), False)):
+            with pytest.raises(TimeoutFailure) as caught:
+                run_limited("inspect", {"folder": str(BOARD / "mir2")}, limits)
+            assert caught.value.blame is blame
+
+    def test_workers_have_no_network_either(self) -> None:
+        """Where no namespace can be had: the hook that refuses sockets is in fresh Python processes too."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        code = (
+            "import multiprocessing, socket\n"
+            "from mir2bench.leaderboard import sandbox\n"
+            "sandbox._leave_network = lambda: False\n"
+            "print(sandbox.limit_this_process(sandbox.Limits()))\n"
+            "workers = multiprocessing.get_context('spawn').Pool(1)\n"
+            f"tried = workers.apply_async(socket.create_connection, (('127.0.0.1', {port}), 5))\n"
+            "try:\n"
+            "    tried.get(30)\n"
+            "except OSError as error:\n"
+            "    print(type(error).__name__)\n"
+            "workers.terminate()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        listener.close()
+        assert done.stdout.split() == ["sockets", "PermissionError"], done.stderr

@@ -311,7 +311,7 @@ def mixes_late() -> bytes:
         node("Where", ["late", "mean", "obs"], ["mixed"]),
         node("MatMul", ["mixed", "weight"], ["actions"]),
     ]
-    return carrying(nodes, one=np.float32(1), two=np.float32(2))
+    return carrying(nodes, one=np.ones(1, np.float32), two=np.full(1, 2, np.float32))
 
 
 @pytest.mark.parametrize("graph", [reads_the_batch, mixes_late])

@@ -86,9 +86,16 @@ def play_task(folder: str, bundles: list[str], phis: list[str], first_seed: int,
             )
         for seed, team in _teams(entry, Path(folder), variant):
             cell = {"bundle": number, "seed": seed, "phi": phi_text(phi)}
-            names = {"team_name": _TEAM, "adversary_name": "the challenger"}
             try:
-                found = rollout(variant, team, phi_of(phi_text(phi)), adversary, seeds, **names)
+                found = rollout(
+                    variant,
+                    team,
+                    phi_of(phi_text(phi)),
+                    adversary,
+                    seeds,
+                    team_name=_TEAM,
+                    adversary_name="the challenger",
+                )
             except PolicyError as error:
                 if not str(error).startswith((f"{_TEAM}: ", f"{_TEAM} returned ")):
                     raise EntryError(str(error)) from error

@@ -110,6 +110,9 @@ def run_limited(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
     answer = said.rpartition("\n")[2]
     if process.returncode == -signal.SIGXCPU:
         raise TimeoutFailure(f"it took more than {limits.cpu_s} s of processor time and was stopped.", blame=True)

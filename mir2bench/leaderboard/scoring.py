@@ -95,7 +95,8 @@ def _score(
 def _failures(episodes: pd.DataFrame) -> int:
     """Return how many evaluations the policy failed: those whose episodes have no step."""
     cells = episodes.groupby(["defender_seed", "attacker", "phi", "attacker_seed"], dropna=False, observed=True)
-    return int((cells["length"].max() == 0).sum())
+    longest = cells["length"].max().to_numpy()
+    return int((longest == 0).sum())
 
 
 def _only_seed(outcome: Outcome) -> np.ndarray | None:
