@@ -1,8 +1,9 @@
 """Policies as ONNX graphs: written in any framework, run on a robot, and safe to take from a stranger.
 
-A bundle with `policy.onnx` in the place of weights holds one agent's policy, and it is run once for each agent. So
-nothing that one agent sees can reach another: a team is decentralized whatever its graph computes. What a graph reads
-and returns, all of it float32 and by name; `rows` is a free first axis, of independent episodes:
+A bundle with `policy.onnx` in the place of weights holds one agent's policy, and it is run for one agent in one episode
+at a time. So nothing that one agent sees can reach another, no episode can tell how many are played beside it, and a
+team is decentralized whatever its graph computes. What a graph reads and returns, all of it float32 and by name; `rows`
+is a first axis that has a name but is always 1 here:
 
     input  obs         (rows, O)       one agent's observations, its one-hot id at their end
     input  mask        (rows, A)       optional, discrete worlds only: 1 for each legal action, else 0
@@ -13,13 +14,13 @@ and returns, all of it float32 and by name; `rows` is a free first axis, of inde
 
 Before a runtime sees a graph it is checked: size, opset, known operators of the default domain only (no loops,
 branches, functions, random numbers or files outside), finite weights, and sizes of all that it computes, which must be
-known in advance and grow with `rows` alone. It then has to treat rows alike: a row alone and among others must give the
-same.
+known in advance.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,8 @@ from mir2bench.registration import VariantSpec, spec
 FILE = "policy.onnx"
 MAX_BYTES = 64 * 2**20
 MAX_NODES = 10_000
-MAX_NUMBERS = 2**20  # in one tensor of one row
-MAX_WORK = 2**22  # numbers in all tensors of one row
+MAX_NUMBERS = 2**20  # in one tensor, for one row
+MAX_WORK = 2**22  # numbers in all tensors, for one row
 OPSETS = (13, 22)
 """Oldest and newest operator set that a graph may use."""
 
@@ -51,9 +52,8 @@ OPERATORS = frozenset(
     Tanh ThresholdedRelu Tile Transpose Unsqueeze Where Xor
     """.split()  # noqa: SIM905
 )
+_INPUTS, _OUTPUTS = ("obs", "mask", "carry"), ("actions", "logits", "next_carry")
 _TYPES = ("FLOAT", "DOUBLE", "INT32", "INT64", "BOOL")
-_ROWS = 8  # rows of the trial that compares a row alone with the same among others
-_TOLERANCE = 1e-4  # of that trial; matrix products of other sizes round otherwise
 
 
 class OnnxPolicy:
@@ -77,8 +77,14 @@ class OnnxPolicy:
         self._layout = layout
         self.interface = check_graph(content, layout)
         self._session = _start(content)
-        self._wanted = [name for name in ("actions", "logits", "next_carry") if name in self.interface]
-        self._try_rows()
+        # The runtime reads one row from these arrays and writes its answers to those, always the same.
+        self._given = {k: np.zeros((1, *self.interface[k]), np.float32) for k in _INPUTS if k in self.interface}
+        self._answered = {k: np.zeros((1, *self.interface[k]), np.float32) for k in _OUTPUTS if k in self.interface}
+        self._binding = self._session.io_binding()
+        for name, array in self._given.items():
+            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        for name, array in self._answered.items():
+            self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and send it as its file: the runtime's session can do neither."""
@@ -110,10 +116,8 @@ class OnnxPolicy:
                 f"shape {obs.shape}. Was it made for another variant?"
             )
         legal = np.ones((*obs.shape[:2], self._layout.action_dim), np.float32) if mask is None else np.asarray(mask)
-        remembered = [None] * obs.shape[1] if carry is None else np.moveaxis(np.asarray(carry), 1, 0)
-        answers = [self._run(obs[:, agent], legal[:, agent], memory) for agent, memory in enumerate(remembered)]
-        out = np.stack([answer[0] for answer in answers], axis=1)
-        carry = np.stack([answer[1] for answer in answers], axis=1) if "carry" in self.interface else None
+        answers = self._run({"obs": obs, "mask": legal, "carry": carry})
+        out, carry = answers[0], answers[1] if "carry" in self.interface else None
         if self._layout.discrete:
             if not deterministic:
                 out = out + rng.gumbel(size=out.shape)
@@ -122,36 +126,30 @@ class OnnxPolicy:
             out = out + self.noise * rng.standard_normal(out.shape, dtype=np.float32)
         return np.clip(out, -1.0, 1.0), carry
 
-    def _run(self, obs: np.ndarray, mask: np.ndarray, carry: np.ndarray | None) -> list[np.ndarray]:
-        """Run the graph on rows of one agent; return its outputs and the new carry, if there is one."""
-        given = {"obs": obs, "mask": mask, "carry": carry}
-        feed = {k: np.ascontiguousarray(v, np.float32) for k, v in given.items() if k in self.interface}
+    def _run(self, given: Mapping[str, Any]) -> list[np.ndarray]:
+        """Run the graph on each agent of each episode alone; return its outputs, (B, n, ...) float32 each."""
+        batch, agents = given["obs"].shape[:2]
+        rows = [
+            (array, np.ascontiguousarray(given[name], np.float32).reshape(batch * agents, *array.shape[1:]))
+            for name, array in self._given.items()
+        ]
+        answers = [
+            (array, np.empty((batch * agents, *array.shape[1:]), np.float32)) for array in self._answered.values()
+        ]
+        run, binding = self._session.run_with_iobinding, self._binding
         try:
-            answers = self._session.run(self._wanted, feed)
+            for row in range(batch * agents):
+                for array, source in rows:
+                    array[0] = source[row]
+                run(binding)
+                for array, target in answers:
+                    target[row] = array[0]
         except Exception as error:  # the runtime has errors of its own, without a common base
             raise PolicyError(f"the ONNX graph failed: {' '.join(str(error).split())[:300]}") from error
-        for name, answer in zip(self._wanted, answers, strict=True):
-            expected = (len(obs), *self.interface[name])
-            if answer.shape != expected:
-                raise PolicyError(f"the ONNX graph's `{name}` has shape {answer.shape}, but {expected} was declared.")
-            if not np.isfinite(answer).all():
+        for name, (_, found) in zip(self._answered, answers, strict=True):
+            if not np.isfinite(found).all():
                 raise PolicyError(f"the ONNX graph's `{name}` is not finite.")
-        return answers
-
-    def _try_rows(self) -> None:
-        """Compare rows alone, together, and in another order, or raise `PolicyError`."""
-        rng = np.random.default_rng(0)
-        obs = rng.normal(size=(_ROWS, self._layout.obs_dim)).astype(np.float32)
-        mask = (rng.random((_ROWS, self._layout.action_dim)) < 0.7).astype(np.float32)
-        mask[:, 0] = 1.0
-        memory = rng.uniform(-1, 1, (_ROWS, *self.interface.get("carry", ()))).astype(np.float32)
-        whole = self._run(obs, mask, memory)
-        turned = [answer[::-1] for answer in self._run(obs[::-1], mask[::-1], memory[::-1])]
-        rows = [self._run(obs[i : i + 1], mask[i : i + 1], memory[i : i + 1]) for i in range(_ROWS)]
-        alone = [np.concatenate(answers) for answers in zip(*rows, strict=True)]
-        for other in (turned, alone):
-            if not all(np.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE) for a, b in zip(whole, other, strict=True)):
-                raise PolicyError("the ONNX graph mixes its rows: an episode's actions depend on those beside it.")
+        return [found.reshape(batch, agents, *found.shape[1:]) for _, found in answers]
 
 
 def check_graph(content: bytes, layout: Layout) -> dict[str, tuple[int, ...]]:
@@ -172,16 +170,16 @@ def check_graph(content: bytes, layout: Layout) -> dict[str, tuple[int, ...]]:
     interface = _interface(onnx, model.graph, layout)
     try:
         onnx.checker.check_model(model)
-        one, many = (_sizes(onnx, model, rows) for rows in (1, _ROWS))
+        sizes = _sizes(onnx, model, interface)
     except PolicyError:
         raise
     except Exception as error:  # the checker has errors of its own, without a common base
         raise PolicyError(f"it is no valid ONNX graph: {' '.join(str(error).split())[:300]}") from error
-    for name, size in one.items():
-        if size > MAX_NUMBERS or many[name] > _ROWS * size:
-            raise PolicyError(f"the ONNX graph's tensor {name!r} is too large: {size} numbers for one row.")
-    if sum(one.values()) > MAX_WORK:
-        raise PolicyError(f"the ONNX graph computes {sum(one.values())} numbers for one row, more than {MAX_WORK}.")
+    for name, size in sizes.items():
+        if size > MAX_NUMBERS:
+            raise PolicyError(f"the ONNX graph's tensor {name!r} is too large: {size} numbers.")
+    if sum(sizes.values()) > MAX_WORK:
+        raise PolicyError(f"the ONNX graph computes {sum(sizes.values())} numbers, more than {MAX_WORK}.")
     return interface
 
 
@@ -253,8 +251,8 @@ def _interface(onnx: Any, graph: Any, layout: Layout) -> dict[str, tuple[int, ..
     return found
 
 
-def _sizes(onnx: Any, model: Any, rows: int) -> dict[str, int]:
-    """Return how many numbers each computed tensor holds for so many rows, or raise `PolicyError`."""
+def _sizes(onnx: Any, model: Any, interface: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return how many numbers each computed tensor holds for one row, or raise `PolicyError`."""
     fixed = type(model)()
     fixed.CopyFrom(model)
     del fixed.graph.value_info[:]  # what is declared there is the author's word
@@ -262,7 +260,7 @@ def _sizes(onnx: Any, model: Any, rows: int) -> dict[str, int]:
         value.type.tensor_type.ClearField("shape")
     for value in fixed.graph.input:
         if value.type.tensor_type.shape.dim and value.type.tensor_type.shape.dim[0].dim_param:
-            value.type.tensor_type.shape.dim[0].dim_value = rows
+            value.type.tensor_type.shape.dim[0].dim_value = 1
     graph = onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True, data_prop=True).graph
     known = {value.name: value.type.tensor_type.shape.dim for value in [*graph.value_info, *graph.output]}
     sizes: dict[str, int] = {}
@@ -273,15 +271,20 @@ def _sizes(onnx: Any, model: Any, rows: int) -> dict[str, int]:
                     f"the size of the ONNX tensor {name!r} ({node.op_type}) cannot be known in advance. Export the "
                     "graph with fixed sizes except for the rows, or simplify it."
                 )
-            size = 1
-            for dim in known[name]:
-                size *= dim.dim_value
-            sizes[name] = size
+            shape = tuple(dim.dim_value for dim in known[name])
+            declared = (1, *interface.get(name, shape[1:]))
+            if shape != declared and name in interface:
+                raise PolicyError(
+                    f"the ONNX graph's `{name}` has shape {shape} for one row, but {declared} was declared."
+                )
+            sizes[name] = math.prod(shape)
     return sizes
 
 
 def _start(content: bytes) -> Any:
-    """Start a session: one thread, on the processor, from memory."""
+    """Start a session: one thread, on the processor, from memory, for one row."""
+    inputs = _package("onnx").load_model_from_string(content).graph.input
+    rows = {value.type.tensor_type.shape.dim[0].dim_param for value in inputs} - {""}
     ort = _package("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -289,6 +292,8 @@ def _start(content: bytes) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = 4
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    for name in rows:
+        options.add_free_dimension_override_by_name(name, 1)
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime has errors of its own, without a common base

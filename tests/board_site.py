@@ -103,7 +103,11 @@ def board() -> list[Entry]:
 
 def write_site_board(root: Path) -> list[Entry]:
     """Write the made-up board below `root`, as `leaderboards/` holds it, with small stand-ins for files."""
-    entries = board()
+    return write_entries(board(), root)
+
+
+def write_entries(entries: list[Entry], root: Path) -> list[Entry]:
+    """Write entries below `root`, with stand-ins for their files and with a ledger."""
     for entry in entries:
         content = json.loads(dump_entry(entry))
         folder = root / entry.folder

@@ -293,8 +293,9 @@ class TestVerify:
             _verify(folder, work=tmp_path / "work")
         assert read_entry(folder).verified is None
 
-    def test_running_out_of_time_is_the_policys_failure(
-        self, board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("blame", [True, False])
+    def test_running_out_of_processor_time_is_the_policys_failure(
+        self, board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blame: bool
     ) -> None:
         (folder,) = all_entries(board)
 
@@ -305,10 +306,16 @@ class TestVerify:
                 return
             if task == "attack":
                 Path(order["root"], "study.json").write_text("{}")
-            raise TimeoutFailure("it took more than 1 s of processor time and was stopped.")
+            raise TimeoutFailure("it took too long and was stopped.", blame=blame)
 
         monkeypatch.setattr(verify_module, "run_limited", stop)
         monkeypatch.setattr(verify_module, "check_entry", lambda f, **_: check_entry(f, isolated=False))
+        if not blame:
+            before = (folder / "entry.json").read_bytes()
+            with pytest.raises(StudyError, match="not verified: it took too long.* no verdict on the entry"):
+                verify_entries([folder], tmp_path / "work", SALT, EFFORT, tell=lambda _: None)
+            assert (folder / "entry.json").read_bytes() == before
+            return
         (entry,) = verify_entries([folder], tmp_path / "work", SALT, EFFORT, tell=lambda _: None)
         assert entry.verified is not None
         assert entry.verified.worst is not None
@@ -367,7 +374,7 @@ class TestChallenge:
     def _tame_spoil(self, folder: Path) -> None:
         from mir2bench.leaderboard.check import read_episodes
         from mir2bench.leaderboard.scoring import scores_of
-        from mir2bench.leaderboard.verify import write_verified
+        from mir2bench.leaderboard.write import write_verified
 
         entry = read_entry(folder)
         assert entry.verified is not None

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from board_entries import make_entry
-from board_site import HOSTILE, LONG, PLAIN, QUOTES, SKIRMISH, board, write_site_board
+from board_site import HOSTILE, LONG, PLAIN, QUOTES, SKIRMISH, board, edited, write_entries, write_site_board
 from scipy.stats import ttest_ind
 
 from mir2bench.leaderboard import columns, pages, site
 from mir2bench.leaderboard.charts import Line, line_chart, profile, tick_text
 from mir2bench.leaderboard.entry import EntryError
+from mir2bench.leaderboard.settings import letters
 from mir2bench.leaderboard.standing import Runs, compare, tie_groups
 
 BOARD = "Rendezvous10-adv1-v0"
@@ -131,15 +132,16 @@ def test_tables_hold_their_rows_best_first(built: Path) -> None:
     assert "method-3" not in names
     assert "one-seed" not in names
     assert {row.entry.entry for row in reported.rows} - set(names) == {"method-3", "one-seed"}
-    scores = [row.scores.iqm.value for row in verified.rows]
-    assert scores == sorted(scores, reverse=True)
+    for setting in verified.settings:
+        scores = [row.scores.iqm.value for row in verified.rows if row.setting == setting and not row.failed]
+        assert scores == sorted(scores, reverse=True)
     page = (built / BOARD / "index.html").read_text()
     tables = re.findall(r'<table class="ranking".*?</table>', page, re.DOTALL)
     assert len(tables) == 2
     for table, rows in zip(tables, (verified.rows, reported.rows), strict=True):
         assert re.findall(r'<th scope="row".*?href="(.*?)/index.html"', table) == [row.entry.entry for row in rows]
         assert table.count('<th scope="col"') == len(columns.columns_of(rows))
-        assert table.count("sanity row") == 2
+        assert table.count(">sanity row<") == 2
         assert "<caption>" in table
     data = json.loads((built / BOARD / "board.json").read_text())
     assert [row["entry"] for row in data["verified"]] == names
@@ -174,9 +176,77 @@ def test_columns_fit_the_world() -> None:
 
 def test_rows_attacked_in_another_way_are_never_compared() -> None:
     rows = pages.make_table([e for e in board() if BOARD in e.variant], "verified").rows
-    assert {row.group[0] for row in rows} == {"A", "B"}
+    assert {row.group[:1] for row in rows if not row.failed} == {"A", "B"}
     assert [row.entry.entry for row in rows if row.group.startswith("B")] == ["hostile"]
     assert [row.first for row in rows].count(True) == 2
+
+
+def test_rows_stand_by_how_they_were_attacked_the_strongest_way_first() -> None:
+    def change(**budget: Any) -> Any:
+        return lambda content: content["verified"]["budget"].update(budget)
+
+    def fewer(content: Any) -> None:
+        scores = content["verified"]
+        scores["cells"] = [c for c in scores["cells"] if c["phi"] == scores["cells"][0]["phi"]]
+        mean = sum(c["worst"] for c in scores["cells"]) / len(scores["cells"])
+        scores["worst"].update(mean=mean, cells=len(scores["cells"]))
+
+    weak, strong = make_entry("weak", seed=1), make_entry("strong", seed=4)
+    entries = [
+        edited(make_entry("claims", seed=2), change(name="mine", attack_steps=10**12)),
+        edited(weak, change(attack_steps=2_000)),
+        edited(make_entry("one", seed=3), fewer),
+        strong,
+        edited(make_entry("paper", seed=5), lambda content: content["verified"].update(protocol="paper-v1")),
+        edited(make_entry("few", seed=6), change(episodes=4)),
+    ]
+    rows = pages.make_table(entries, "verified").rows
+    assert [row.entry.entry for row in rows] == ["strong", "few", "one", "weak", "claims", "paper"]
+    assert [row.group for row in rows] == ["A1", "B1", "C1", "D1", "E1", "F1"]
+    assert all(row.first for row in rows)
+    found = {row.entry.entry: row.setting for row in rows}
+    assert found["one"] == "suite-v1, quick budget, 300,000 attack steps, 1 partition"
+    assert found["weak"] == "suite-v1, quick budget, 2,000 attack steps, 2 partitions"
+    assert len(set(found.values())) == len(found)  # `strong` and `few` differ in their episodes alone
+
+
+def test_letters_go_on() -> None:
+    assert [letters(n) for n in (0, 25, 26, 27, 51, 52, 701, 702)] == "A Z AA AB AZ BA ZZ AAA".split()  # noqa: SIM905
+    steps = [
+        edited(make_entry(f"m{n}", seed=n), lambda c, n=n: c["verified"]["budget"].update(attack_steps=n + 1))
+        for n in range(30)
+    ]
+    rows = pages.make_table(steps, "verified").rows
+    assert [row.group for row in rows] == [f"{letters(n)}1" for n in range(30)]
+    orders = [columns.GROUP.cell(row).order for row in rows]
+    assert orders == sorted(orders)
+
+
+@pytest.mark.parametrize("name", ["verified", "reported"])
+def test_a_row_that_failed_stands_below_all_others(name: str, tmp_path: Path) -> None:
+    best = edited(make_entry("best", seed=1), lambda content: None)
+    entries = [make_entry("good", seed=4), make_entry("other", seed=5), best]
+    (first, *_) = pages.make_table(entries, name).rows
+
+    def fail(content: Any) -> None:
+        content[name]["failures"] = 1
+
+    entries = [edited(e, fail) if e.entry == first.entry.entry else e for e in entries]
+    rows = pages.make_table(entries, name).rows
+    failed = rows[-1]
+    assert failed.entry.entry == first.entry.entry
+    assert failed.scores.iqm.value > rows[0].scores.iqm.value
+    assert (failed.group, failed.first) == ("", False)
+    assert (rows[0].group, rows[0].first) == ("1", True)
+    cells = {column.key: column.cell(failed) for column in columns.columns_of(rows)}
+    assert cells["group"].text == "failed"
+    assert cells["iqm"].key == cells["beats"].key == ""  # last in the page's own sorting too
+    write_entries(entries, tmp_path / "board")
+    out = site.build(tmp_path / "board", tmp_path / "site").index.parent / BOARD
+    told = json.loads((out / "board.json").read_text())[name][-1]
+    assert (told["entry"], told["group"], told["failed"]) == (failed.entry.entry, None, True)
+    assert "has no rank" in (out / failed.entry.entry / "index.html").read_text()
+    assert 'class="badge warn">failed' in (out / "index.html").read_text()
 
 
 def test_entry_page_shows_all_there_is(built: Path) -> None:

@@ -116,6 +116,7 @@ def verify(
     salt: Path | None = None,
     work: Path | None = None,
     workers: int = 1,
+    weaker: Flag = False,
 ) -> None:
     """Attack entries anew, with fresh attackers and seeds that nobody knew, and write what was found into them.
 
@@ -135,6 +136,7 @@ def verify(
         salt: file of the secret that all seeds derive from; the default is made on first use.
         work: study folder; the same verification continues there.
         workers: processes.
+        weaker: replace a verification that was more thorough; the entry's history tells it.
     """
     from mir2bench.errors import ConfigError
     from mir2bench.evaluation.single import default_out
@@ -145,8 +147,10 @@ def verify(
         raise ConfigError("name the entries to verify.")
     if partitions < 1:
         raise ConfigError(f"--partitions must be 1 or more, but it is {partitions}.")
-    effort = Effort(protocol, budget, attack_steps, None if full else partitions, workers)
-    done = verify_entries(folders, work or default_out(("verify",)), read_salt(salt), effort)
+    if workers < 1:
+        raise ConfigError(f"--workers must be 1 or more, but it is {workers}.")
+    effort = Effort(protocol, budget, attack_steps, None if full else partitions, workers, weaker)
+    done = verify_entries(folders, work or default_out(("verify",)), lambda: read_salt(salt), effort)
     for entry in done:
         found = entry.verified
         if found is not None:
@@ -185,7 +189,7 @@ def challenge(
     from mir2bench.leaderboard.salt import read_salt
 
     about = About(name, "", description, author, paper, code)
-    found, lowered = challenge_entry(entry, adversaries, about, read_salt(salt))
+    found, lowered = challenge_entry(entry, adversaries, about, read_salt(salt, make=False))
     if found.verified is not None and found.verified.worst is not None:
         print(f"{found.entry}: {lowered} cells lowered, worst {found.verified.worst.mean:.2f}")
 

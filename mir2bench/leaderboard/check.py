@@ -49,7 +49,18 @@ MAX_ROWS = 2_000_000  # of a file of raw episodes
 LIMITS = Limits(cpu_s=180, wall_s=900)
 _LONGEST = 600  # characters of a refusal
 _WORLDS, _STEPS = 64, 40
-_COMPUTED = ("clean", "worst", "difference", "iqm", "median", "optimality_gap", "attackers", "partitions", "cells")
+_COMPUTED = (
+    "clean",
+    "worst",
+    "difference",
+    "iqm",
+    "median",
+    "optimality_gap",
+    "attackers",
+    "partitions",
+    "cells",
+    "failures",
+)
 
 
 def check_entry(folder: str | Path, *, isolated: bool = True, board: Path | None = None) -> Entry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mir2bench.evaluation import tables
@@ -47,6 +47,11 @@ class Row:
     group: str
     top: Comparison
     first: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether the policy failed in some evaluation; such a row has no rank."""
+        return self.scores.failures > 0
 
     @property
     def page(self) -> str:
@@ -96,6 +101,11 @@ class Column:
     kind: str = "number"
     wanted: Callable[[Sequence[Row]], bool] = field(default=lambda rows: True)
 
+    def cell(self, row: Row) -> Cell:
+        """Return the cell of a row; numbers of rows that failed sort behind all others."""
+        found = self.fill(row)
+        return replace(found, order="") if row.failed and self.kind == "number" and self.key != "group" else found
+
 
 def measured(score: Score | Aggregate | None, digits: int | None = None) -> Cell:
     """Return the cell of a value with its interval."""
@@ -118,6 +128,14 @@ def _iqm(row: Row) -> Cell:
     iqm = row.scores.iqm
     cell = share(iqm.value, iqm.ci)
     return Cell(cell.text, cell.small, cell.order, bar=gauge(iqm.value, iqm.ci))
+
+
+def _group(row: Row) -> Cell:
+    if row.failed:
+        return Cell("failed", order="~", warn=True, title="the policy failed in some evaluation")
+    letter = row.group.rstrip("0123456789")
+    order = f"{letter:0>3}{row.group[len(letter) :]:0>5}" if row.group else ""
+    return Cell(row.group or "none", order=order)
 
 
 def _beats(row: Row) -> Cell:
@@ -148,7 +166,7 @@ def _other(row: Row) -> Cell:
 def _cells(row: Row) -> Cell:
     everyone = len(all_partitions(row.scores.protocol, spec(row.entry.variant)))
     count, total = len(row.scores.cells), (len(row.entry.training.seeds) or 1) * everyone
-    failed = getattr(row.scores, "failures", 0)
+    failed = row.scores.failures
     return Cell(f"{count} of {total}", f"{failed} failed" if failed else "", count / total, warn=failed > 0)
 
 
@@ -181,8 +199,10 @@ GROUP = Column(
     "Tie group, 1 is best. Rows of one group cannot be told apart from the group's first row: the 95% interval of "
     "their difference (Welch's, over training seeds, on the partitions that both were attacked on) includes zero. "
     "Within a group the order means nothing. Rows with a single training seed have no group. Where a table holds rows "
-    "that were attacked in different ways, a letter tells which groups may be compared.",
-    lambda row: Cell(row.group or "none", order=row.group.zfill(5) if row.group else ""),
+    "that were attacked in different ways, those of one way stand together, the strongest way first, and a letter "
+    "tells which groups may be compared. A row in which the policy failed even once stands below all others, has no "
+    'rank, and is marked "failed".',
+    _group,
 )
 METHOD = Column(
     "method",
@@ -270,7 +290,8 @@ FIXED: tuple[Column, ...] = (
         "Cells",
         "How many of the protocol's cells (training seed and partition) were attacked. Verifying a sample is the rule "
         "at first; a row is final once all of them were. An evaluation fails if the policy's answer cannot be played "
-        "or does not come in time; it counts as the floor.",
+        "or takes too much processor time. Its episodes count as the lowest of the variant's floor, every return in "
+        "the row's table and every return of the board's sanity rows, so failing never pays.",
         _cells,
         part="details",
     ),
@@ -294,8 +315,9 @@ FIXED: tuple[Column, ...] = (
     Column(
         "setting",
         "Attacked by",
-        "Protocol and budget of the evaluation. Only rows that were attacked in the same way are compared.",
-        lambda row: Cell(row.setting, f"{row.scores.budget.attack_steps:,} steps per attack", row.setting),
+        "Protocol, budget, steps of each attack and partitions of the evaluation. Only rows that were attacked in the "
+        "same way are compared.",
+        lambda row: Cell(row.setting, order=row.setting),
         part="details",
         kind="text",
     ),

@@ -235,6 +235,8 @@ class Scores(Strict):
     date: datetime.date
     provisional: Line | Literal[""] = ""
     """Why these numbers do not count as final; "" if they do."""
+    failures: Count = 0
+    """Evaluations that the policy failed, by an answer that cannot be played or takes too long: the row is unranked."""
     floor: Number
     ceiling: Number
     clean: Score
@@ -287,8 +289,6 @@ class Verified(Scores):
     """Hash of the secret that evaluation seeds, attack seeds and the sample of partitions derive from."""
     cells_total: Positive
     """Cells of the whole protocol; `cells` lists those that were attacked."""
-    failures: Count = 0
-    """Evaluations that the policy failed, by an answer that cannot be played or none in time: the floor counts."""
     episodes: File
     picture: File | None = None
     """One episode under the strongest attacker that needs no training."""

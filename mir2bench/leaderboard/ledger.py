@@ -22,9 +22,13 @@ def fingerprint(entry: Entry) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def record(entry: Entry, board: Path) -> None:
-    """Write an entry's present verdict into the ledger of a board; the keepers' part of `verify` and `challenge`."""
-    rows = {**read_ledger(board), str(entry.folder): fingerprint(entry)}
+def record(entry: Entry, board: Path, *, beside: Entry | None = None) -> None:
+    """Write an entry's present verdict into the ledger of a board; the keepers' part of `verify` and `challenge`.
+
+    With `beside`, the entry as it is before that, both count: until the one has taken the other's place.
+    """
+    hashes = " ".join(fingerprint(one) for one in (entry, beside) if one is not None)
+    rows = {**read_ledger(board), str(entry.folder): hashes}
     text = json.dumps(dict(sorted(rows.items())), indent=1) + "\n"
     replace_file(board / LEDGER, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -37,7 +41,7 @@ def require(entry: Entry, board: Path) -> None:
     """
     if entry.verified is None and not entry.challenges and not entry.history:
         return
-    if read_ledger(board).get(str(entry.folder)) != fingerprint(entry):
+    if fingerprint(entry) not in read_ledger(board).get(str(entry.folder), "").split():
         raise EntryError(
             f"{entry.folder} has verified results, challenges or a history that {board / LEDGER} does not name: only "
             "`verify` and `challenge`, run by the board's keepers, write them. Leave them out."

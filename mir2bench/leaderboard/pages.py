@@ -15,7 +15,8 @@ from mir2bench.evaluation.protocol import TRANSFER
 from mir2bench.leaderboard import charts
 from mir2bench.leaderboard.columns import Row, columns_of, measured, share
 from mir2bench.leaderboard.entry import ENTRY_FILE, Curve, Entry, Scores
-from mir2bench.leaderboard.standing import Runs, compare, tie_groups
+from mir2bench.leaderboard.settings import Setting, labels, letters, strongest_first
+from mir2bench.leaderboard.standing import UNKNOWN, Runs, compare, tie_groups
 from mir2bench.registration import VariantSpec
 
 TITLES = {"verified": "Verified", "reported": "Self-reported"}
@@ -41,7 +42,7 @@ class Table:
     @property
     def settings(self) -> list[str]:
         """Labels of the ways in which its rows were attacked."""
-        return sorted({row.setting for row in self.rows})
+        return list(dict.fromkeys(row.setting for row in self.rows))
 
     def view(self) -> dict[str, Any]:
         """Return what the table template draws."""
@@ -55,43 +56,44 @@ class Table:
             "settings": self.settings,
             "provisional": any(row.scores.provisional for row in self.rows),
             "scripted": any(row.entry.method.kind == "scripted" for row in self.rows),
-            "rows": [(row, [column.fill(row) for column in columns]) for row in self.rows],
+            "rows": [(row, [column.cell(row) for column in columns]) for row in self.rows],
         }
 
 
 def make_table(entries: Sequence[Entry], name: str) -> Table:
-    """Return the table "verified" or "reported" of a variant's entries: best first, with tie groups."""
-    found: list[tuple[Entry, Scores]] = [(e, s) for e in entries if (s := getattr(e, name)) is not None]
-    found.sort(key=lambda pair: (-pair[1].iqm.value, pair[0].entry))
-    labels = _labels([scores for _, scores in found])
-    runs = [Runs.of(scores, entry.method.kind == "scripted") for entry, scores in found]
-    groups, tops = [""] * len(found), [0] * len(found)
-    settings = list(dict.fromkeys(_attack(scores) for _, scores in found))
-    for setting in settings:
-        places = [i for i, (_, scores) in enumerate(found) if _attack(scores) == setting]
-        letter = chr(ord("A") + settings.index(setting) % 26) if len(settings) > 1 else ""
+    """Return the table "verified" or "reported" of a variant's entries.
+
+    Rows that were attacked in the same way stand together, the strongest way first, and in it the best first, with tie
+    groups. Rows with failures of the policy come last and have no rank.
+    """
+    found: list[tuple[Entry, Scores, Setting]] = [
+        (e, s, Setting.of(s)) for e in entries if (s := getattr(e, name)) is not None
+    ]
+    settings = strongest_first([setting for _, _, setting in found])
+    found.sort(key=lambda row: (row[1].failures > 0, settings.index(row[2]), -row[1].iqm.value, row[0].entry))
+    words = labels(settings)
+    runs = [Runs.of(scores, entry.method.kind == "scripted") for entry, scores, _ in found]
+    groups = [""] * len(found)
+    tops: list[int | None] = [None] * len(found)
+    for number, setting in enumerate(settings):
+        places = [i for i, (_, scores, own) in enumerate(found) if own == setting and not scores.failures]
+        letter = letters(number) if len(settings) > 1 else ""
         for i, group in zip(places, tie_groups([runs[i] for i in places]), strict=True):
             groups[i], tops[i] = "" if group is None else f"{letter}{group}", places[0]
     rows = [
-        Row(entry, name, scores, mine, labels[_attack(scores)], group, compare(mine, runs[top]), i == top)
-        for i, ((entry, scores), mine, group, top) in enumerate(zip(found, runs, groups, tops, strict=True))
+        Row(
+            entry,
+            name,
+            scores,
+            mine,
+            words[setting],
+            group,
+            UNKNOWN if top is None else compare(mine, runs[top]),
+            i == top,
+        )
+        for i, ((entry, scores, setting), mine, group, top) in enumerate(zip(found, runs, groups, tops, strict=True))
     ]
     return Table(name, tuple(rows))
-
-
-def _attack(scores: Scores) -> tuple[Any, ...]:
-    """Return what must agree before two rows may be compared."""
-    budget = scores.budget
-    return (scores.protocol, budget.name, budget.attack_steps, budget.attack_restarts, scores.attackers_sha256)
-
-
-def _labels(scores: Sequence[Scores]) -> dict[tuple[Any, ...], str]:
-    """Return the words for each way of being attacked; a piece of the hash tells two of one name apart."""
-    keys = list(dict.fromkeys(_attack(s) for s in scores))
-    names = Counter((key[0], key[1]) for key in keys)
-    return {
-        key: f"{key[0]}, {key[1]} budget" + (f" ({key[4][:6]})" if names[key[0], key[1]] > 1 else "") for key in keys
-    }
 
 
 def variant_view(spec: VariantSpec, verified: Table, reported: Table) -> dict[str, Any]:
@@ -111,8 +113,8 @@ def variant_view(spec: VariantSpec, verified: Table, reported: Table) -> dict[st
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows in the charts: the first of the first row's setting, and its sanity rows."""
-    rows = [row for row in rows if row.setting == rows[0].setting]
+    """Return the rows in the charts: the first of the first row's setting that did not fail, and its sanity rows."""
+    rows = [row for row in rows if row.setting == rows[0].setting and not row.failed]
     trained = [row for row in rows if row.entry.method.kind == "trained"][:_SHOWN]
     sanity = [row for row in rows if row.entry.method.kind == "scripted"]
     return [*trained, *sanity][: charts.SERIES]
@@ -209,7 +211,7 @@ def _evaluation(table: Table, row: Row) -> dict[str, Any]:
     near = [
         (other, found, found.verdict)
         for other in table.rows[max(0, place - _NEIGHBORS) : place + _NEIGHBORS + 1]
-        if other is not row and other.setting == row.setting
+        if other is not row and other.setting == row.setting and not (row.failed or other.failed)
         for found in [compare(row.runs, other.runs)]
     ]
     attackers = sorted(scores.attackers.items(), key=lambda item: (item[0] == TRANSFER, item[1].mean, item[0]))
@@ -299,6 +301,7 @@ def board_data(entries: Sequence[Entry], tables: Sequence[Table]) -> dict[str, A
                     "name": row.entry.method.name,
                     "kind": row.entry.method.kind,
                     "group": row.group or None,
+                    "failed": row.failed,
                     "setting": row.setting,
                     "iqm": row.scores.iqm.model_dump(),
                     "clean": row.scores.clean.model_dump(),

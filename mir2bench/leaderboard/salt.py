@@ -25,18 +25,19 @@ _EPISODES = 3_000_000_000_000  # above the seeds of training, validation and pub
 _ATTACKS = 2**31  # above the attack seeds of studies; with what is added they stay below 2**32
 
 
-def read_salt(path: Path | None = None) -> bytes:
+def read_salt(path: Path | None = None, *, make: bool = True) -> bytes:
     """Return the salt, and make it first if the file is not there.
 
     Args:
         path: its file, 32 bytes or more that only its owner can read; None for `DEFAULT`.
+        make: whether it may be made.
 
     Raises:
         ConfigError: the file is too short, or cannot be read or made.
     """
     path = (path or DEFAULT).expanduser()
     try:
-        if not path.exists():
+        if make and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(secrets.token_bytes(_LENGTH))

@@ -27,7 +27,7 @@ from mir2bench.leaderboard.entry import EntryError
 TASKS = {
     "inspect": "mir2bench.leaderboard.check:inspect_task",
     "attack": "mir2bench.leaderboard.verify:attack_task",
-    "play": "mir2bench.leaderboard.challenge:play_task",
+    "play": "mir2bench.leaderboard.play:play_task",
     "picture": "mir2bench.leaderboard.picture:picture_task",
 }
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "NUMEXPR")}
@@ -35,7 +35,24 @@ _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 class TimeoutFailure(EntryError):
-    """The work was stopped by a limit of time or memory."""
+    """The work was stopped by a limit of time or memory, or its process died.
+
+    Attributes:
+        blame: whether what was examined is at fault: it took too much processor time, or crashed the process. The clock
+            says nothing, as other work slows it too, nor does SIGKILL, which comes from outside or for want of memory.
+    """
+
+    def __init__(self, message: str, *, blame: bool = False) -> None:
+        super().__init__(message)
+        self.blame = blame
+
+
+_CRASHES = ("SIGXCPU", "SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL")
+
+
+def crashed(code: int) -> bool:
+    """Return whether a process with this exit code ended by its own doing."""
+    return -code in {getattr(signal, name) for name in _CRASHES}
 
 
 @dataclass(frozen=True)
@@ -71,7 +88,7 @@ def run_limited(
 
     Raises:
         EntryError: the task refused the entry; its own line.
-        TimeoutFailure: a limit was reached, or the process died otherwise.
+        TimeoutFailure: a limit was reached, or the process died otherwise; its `blame` says whose fault that is.
     """
     order = json.dumps({"task": task, "arguments": dict(arguments), "limits": vars(limits)})
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)
@@ -93,12 +110,16 @@ def run_limited(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
     answer = said.rpartition("\n")[2]
     if process.returncode == -signal.SIGXCPU:
-        raise TimeoutFailure(f"it took more than {limits.cpu_s} s of processor time and was stopped.")
+        raise TimeoutFailure(f"it took more than {limits.cpu_s} s of processor time and was stopped.", blame=True)
     if process.returncode != 0 or not answer:
         last = (complaint.strip().splitlines() or ["nothing was said"])[-1][:300]
-        raise TimeoutFailure(f"its process died with exit code {process.returncode}: {last}")
+        code = process.returncode
+        raise TimeoutFailure(f"its process died with exit code {code}: {last}", blame=crashed(code))
     result = json.loads(answer)
     if "error" in result:
         raise EntryError(result["error"])
@@ -116,7 +137,7 @@ def _wait(
         except subprocess.TimeoutExpired as error:
             text = None  # it was sent with the first call
             if time.monotonic() > end:
-                raise TimeoutFailure(f"it took more than {wall_s} s and was stopped.") from error
+                raise TimeoutFailure(f"it took more than {wall_s} s on the clock and was stopped.") from error
         if meanwhile is not None:
             meanwhile()
 
@@ -136,7 +157,10 @@ def limit_this_process(limits: Limits) -> str:
         resource.setrlimit(kind, (value, last))
     if _leave_network():
         return "namespace"
-    sys.addaudithook(_no_sockets)
+    # The hook itself, and the folder from which each Python that is started later reads it.
+    importlib.import_module("mir2bench.leaderboard.no_network.sitecustomize")
+    guard = os.path.join(os.path.dirname(os.path.abspath(__file__)), "no_network")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (guard, os.environ.get("PYTHONPATH", ""))))
     return "sockets"
 
 
@@ -157,11 +181,6 @@ def _leave_network() -> bool:
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
     return True
-
-
-def _no_sockets(event: str, _: Any) -> None:
-    if event in ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"):
-        raise PermissionError("there is no network while an entry is examined")
 
 
 def main() -> None:

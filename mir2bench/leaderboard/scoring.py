@@ -54,6 +54,7 @@ def scores_of(
         "commit": commit,
         "date": str(datetime.datetime.now(datetime.UTC).date()),
         "provisional": provisional,
+        "failures": _failures(episodes),
         "floor": variant.floor.score,
         "ceiling": variant.ceiling.score,
         "clean": _score(outcome.matrix(CLEAN), variant, outcome.wins(CLEAN), _only_seed(outcome)),
@@ -89,6 +90,13 @@ def _score(
         "win_rate_ci": _known(clustered_interval(wins)[0]) if known else None,
         "cells": int(matrix.size),
     }
+
+
+def _failures(episodes: pd.DataFrame) -> int:
+    """Return how many evaluations the policy failed: those whose episodes have no step."""
+    cells = episodes.groupby(["defender_seed", "attacker", "phi", "attacker_seed"], dropna=False, observed=True)
+    longest = cells["length"].max().to_numpy()
+    return int((longest == 0).sum())
 
 
 def _only_seed(outcome: Outcome) -> np.ndarray | None:

@@ -72,12 +72,16 @@ class Comparison:
         return "higher" if low > 0 else "lower" if high < 0 else "tie"
 
 
+UNKNOWN = Comparison(math.nan, None, math.nan)
+"""Of rows that cannot be compared."""
+
+
 def compare(x: Runs, y: Runs) -> Comparison:
     """Compare two rows that were attacked in the same way."""
     phis = [phi for phi in x.phis if phi in y.phis]
     a, b = x.on(phis), y.on(phis)
     if not a.size or not b.size:
-        return Comparison(math.nan, None, math.nan)
+        return UNKNOWN
     return Comparison(float(_means(a).mean() - _means(b).mean()), _interval(x, y, a, b), _probability(a, b))
 
 

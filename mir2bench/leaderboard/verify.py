@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -16,34 +16,24 @@ import pandas as pd
 from mir2bench.errors import Mir2BenchError, StudyError
 from mir2bench.evaluation.contenders import Contender, hash_folder
 from mir2bench.evaluation.executor import execute
-from mir2bench.evaluation.files import plain, replace_file
 from mir2bench.evaluation.jobs import Job
-from mir2bench.evaluation.protocol import Budget, Draw, get_budget, get_protocol
-from mir2bench.evaluation.scores import COLUMNS, collect_cells, collect_curves, collect_scores, environment, select
+from mir2bench.evaluation.protocol import TRANSFER, Budget, Draw, Protocol, get_budget, get_protocol
+from mir2bench.evaluation.scores import collect_cells, collect_curves, collect_scores, environment, select
 from mir2bench.evaluation.store import Store
 from mir2bench.evaluation.study import Study
 from mir2bench.leaderboard.check import check_entry
-from mir2bench.leaderboard.entry import (
-    ENTRY_FILE,
-    EPISODES,
-    PICTURE,
-    POLICIES,
-    VERIFIED,
-    Entry,
-    EntryError,
-    dump_entry,
-    parse_entry,
-)
-from mir2bench.leaderboard.ledger import record
-from mir2bench.leaderboard.new import describe
+from mir2bench.leaderboard.entry import PICTURE, POLICIES, VERIFIED, Challenge, Entry, EntryError
+from mir2bench.leaderboard.failures import lowest_return, with_failures
 from mir2bench.leaderboard.picture import picture_task, strongest_script
+from mir2bench.leaderboard.play import play, tables_of, work_limits
 from mir2bench.leaderboard.salt import salt_hash, salted_draw
-from mir2bench.leaderboard.sandbox import Limits, TimeoutFailure, run_limited
+from mir2bench.leaderboard.sandbox import Limits, TimeoutFailure, crashed, run_limited
 from mir2bench.leaderboard.scoring import scores_of
+from mir2bench.leaderboard.settings import Setting
+from mir2bench.leaderboard.write import write_verified
 from mir2bench.learning.progress import Progress
-from mir2bench.registration import VariantSpec, spec
+from mir2bench.registration import spec
 
-_SECONDS_PER_STEP = 2e-3  # processor seconds that a step of an attack may take; ours take a twentieth of it
 _MACHINE = "mir2bench.errors."
 
 
@@ -57,6 +47,7 @@ class Effort:
         attack_steps: environment steps of each trained attack, if not the budget's.
         partitions: how many partitions are attacked, of those of the protocol and for all training seeds; None for all.
         workers: processes.
+        weaker: whether a verification may be replaced that was more thorough.
     """
 
     protocol: str = "suite-v1"
@@ -64,6 +55,7 @@ class Effort:
     attack_steps: int | None = None
     partitions: int | None = 1
     workers: int = 1
+    weaker: bool = False
 
     def resolve(self) -> Budget:
         """Return the budget."""
@@ -82,7 +74,7 @@ class Effort:
 def verify_entries(
     folders: Sequence[Path],
     work: Path,
-    salt: bytes,
+    salt: bytes | Callable[[], bytes],
     effort: Effort,
     *,
     isolated: bool = True,
@@ -90,19 +82,20 @@ def verify_entries(
 ) -> list[Entry]:
     """Attack the entries of one variant anew and write `verified` into each.
 
-    Attackers that were trained against one of them also play against the others. An answer that cannot be played, or
-    none in time, is the policy's failure: that evaluation counts as the variant's floor.
+    Attackers that were trained against one of them also play against the others, and the adversaries of accepted
+    challenges play again. An answer that cannot be played, or takes too much processor time, is the policy's failure:
+    see `failures`.
 
     Args:
         folders: the entries, as they lie in the leaderboards' folder.
         work: the study folder; if the same verification lies there, it is continued.
-        salt: the secret that all seeds derive from, see `salt`.
+        salt: the secret that all seeds derive from, see `salt`; a function is asked once all else is known to be fine.
         effort: how thoroughly.
         isolated: whether to work in a process with limits.
         tell: takes lines for people.
 
     Raises:
-        EntryError: an entry breaks a rule.
+        EntryError: an entry breaks a rule, or has a verification that was more thorough than this one would be.
         StudyError: the board's own part failed; nothing was written.
     """
     entries = [check_entry(folder, isolated=isolated) for folder in folders]
@@ -110,13 +103,22 @@ def verify_entries(
     if len(variants) != 1:
         raise EntryError(f"entries of one variant are verified together, not of {len(variants)}.")
     variant = spec(variants.pop())
-    protocol = get_protocol(effort.protocol)
+    protocol, budget = get_protocol(effort.protocol), effort.resolve()
+    everyone = len(protocol.partitions(variant, get_budget("standard"))) or 1
+    drawn = everyone if effort.partitions is None else min(effort.partitions, everyone)
+    lacks = {e.entry: _weaknesses(e, protocol, budget, drawn, alone=len(entries) == 1) for e in entries}
+    _refuse_weaker(lacks, effort)
+    secret = salt() if callable(salt) else salt
+    draw = salted_draw(secret, variant, protocol, effort.partitions)
+    for entry in entries:
+        lacks[entry.entry] += [f"without the challenge `{c.name}`" for c in entry.challenges if _undrawn(c, draw)]
+    _refuse_weaker(lacks, effort)
     study = Study(
         variants=(variant,),
         contenders=tuple(contender_of(entry, folder) for entry, folder in zip(entries, folders, strict=True)),
         protocol=protocol,
-        budget=effort.resolve(),
-        draw=salted_draw(salt, variant, protocol, effort.partitions),
+        budget=budget,
+        draw=draw,
     )
     jobs = study.jobs()
     tell(
@@ -130,14 +132,17 @@ def verify_entries(
     ours = [why["message"] for why in failures.values() if not why["policy"]]
     if ours:
         raise StudyError(f"{len(ours)} evaluations failed for a reason of ours, and nothing was written: {ours[0]}")
-    everyone = study_partitions(study)
     commit = environment()["git_commit"]  # before the entries are written, which are files of the checkout
+    landmarks = [select(scores, defender=e.entry) for e in entries if e.method.kind == "scripted"]
+    replayed = [_replay(entry, folder, study, isolated) for entry, folder in zip(entries, folders, strict=True)]
     done = []
-    for entry, folder in zip(entries, folders, strict=True):
+    for entry, folder, (again, failed) in zip(entries, folders, replayed, strict=True):
         own = select(cells, defender=entry.entry)
-        lost = select(own, state="missing")
+        lost = pd.concat([select(own, state="missing"), failed], ignore_index=True)
         absent = select(own, state="not applicable").drop_duplicates("attacker")
-        rows = _with_failures(select(scores, defender=entry.entry), lost, variant, study.budget.episodes)
+        rows = pd.concat([select(scores, defender=entry.entry), again], ignore_index=True)
+        pay = lowest_return(variant, folder, [rows, *landmarks])
+        rows = with_failures(rows, lost, pay, budget.episodes)
         found = scores_of(
             rows,
             select(attacks, defender=entry.entry),
@@ -149,21 +154,65 @@ def verify_entries(
         )
         verdict = {
             **found,
-            "salt_sha256": salt_hash(salt),
+            "salt_sha256": salt_hash(secret),
             "cells_total": (len(entry.training.seeds) or 1) * everyone,
-            "failures": len(lost),
         }
-        if (chosen := strongest_script(entry, verdict)) is not None:
-            _draw(folder, *chosen, isolated=isolated)
-        reason = f"attacked anew: {effort.protocol}, {study.budget.attack_steps:,} steps per attack"
-        done.append(write_verified(entry, folder, verdict, rows, "verify", reason))
+
+        def change(stage: Path, entry: Entry = entry, verdict: dict[str, Any] = verdict) -> Entry:
+            (stage / VERIFIED / PICTURE).unlink(missing_ok=True)
+            if (chosen := strongest_script(entry, verdict)) is not None:
+                _draw(stage, *chosen, isolated=isolated)
+            return entry
+
+        reason = f"attacked anew: {effort.protocol}, {budget.attack_steps:,} steps per attack"
+        if lacks[entry.entry]:
+            text = f"{reason}; weaker, as the keepers asked for with --weaker: {'; '.join(lacks[entry.entry])}"
+            reason = text if len(text) <= 300 else f"{text[:297]}..."
+        done.append(write_verified(entry, folder, verdict, rows, "verify", reason, change))
     return done
+
+
+def _weaknesses(entry: Entry, protocol: Protocol, budget: Budget, partitions: int, *, alone: bool) -> list[str]:
+    """Return in what a new verification falls short of the one that the entry has."""
+    if entry.verified is None:
+        return []
+    effort = (budget.name, budget.attack_steps, budget.attack_restarts, budget.episodes)
+    found = Setting(protocol.name, *effort, ("",) * partitions).weaknesses(Setting.of(entry.verified))
+    if alone and protocol.transfer and TRANSFER in entry.verified.attackers:
+        found.append("without attackers of other entries, which are verified together")
+    return found
+
+
+def _refuse_weaker(lacks: Mapping[str, Sequence[str]], effort: Effort) -> None:
+    for name, found in lacks.items():
+        if found and not effort.weaker:
+            raise EntryError(
+                f"{name} has a verification that was more thorough: this one has {'; '.join(found)}. Verify it as "
+                "thoroughly, or add --weaker, which its history will tell."
+            )
+
+
+def _undrawn(challenge: Challenge, draw: Draw) -> bool:
+    return any(adversary.phi not in draw.partitions for adversary in challenge.adversaries)
+
+
+def _replay(entry: Entry, folder: Path, study: Study, isolated: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Play the adversaries of all accepted challenges again; return episodes and failed cells, see `play.tables_of`."""
+    tables = [tables_of(entry, "", [])]
+    for challenge in entry.challenges:
+        drawn = [adversary for adversary in challenge.adversaries if adversary.phi in study.draw.partitions]
+        bundles = [folder / min((PurePosixPath(f.path).parent for f in a.files), key=str) for a in drawn]
+        if bundles:
+            where = study.draw.partitions, study.draw.first_episode, study.budget.episodes
+            played = play(entry, folder, bundles, *where, isolated=isolated)
+            tables.append(tables_of(entry, f"challenge:{challenge.name}", played))
+    rows, lost = zip(*tables, strict=True)
+    return pd.concat(rows, ignore_index=True), pd.concat(lost, ignore_index=True)
 
 
 def _draw(folder: Path, attacker: str, phi: str, *, isolated: bool) -> None:
     """Draw an attacked episode; a policy that cannot be played has no picture."""
     (folder / VERIFIED).mkdir(exist_ok=True)
-    (folder / VERIFIED / PICTURE).unlink(missing_ok=True)
     order = {"folder": str(folder.resolve()), "attacker": attacker, "phi": phi}
     with contextlib.suppress(Mir2BenchError):
         if isolated:
@@ -180,54 +229,6 @@ def contender_of(entry: Entry, folder: Path) -> Contender:
     bundles = tuple(str((folder / POLICIES / f"seed{seed}").resolve()) for seed in seeds)
     hashes = tuple(hash_folder(Path(bundle)) for bundle in bundles)
     return Contender(entry.entry, "bundle", entry.method.algorithm, {}, seeds, bundles, hashes)
-
-
-def study_partitions(study: Study) -> int:
-    """Return how many partitions the whole protocol has; 1 in variants without adversaries."""
-    return len(study.protocol.partitions(study.variants[0], get_budget("standard"))) or 1
-
-
-def write_verified(
-    entry: Entry, folder: Path, verdict: Mapping[str, Any], rows: pd.DataFrame, kind: str, reason: str
-) -> Entry:
-    """Write `verified` with its episodes; what it replaces goes into `history`.
-
-    Args:
-        entry: as it was; with everything new but `verified` and `history` already.
-        folder: where it lies.
-        verdict: the content of `Verified`, without `episodes`.
-        rows: the raw episodes.
-        kind, reason: for the history.
-    """
-    content = json.loads(dump_entry(entry))
-    if entry.verified is not None:
-        old = content["verified"]
-        content["history"].append(
-            {
-                "date": verdict["date"],
-                "kind": kind,
-                "table": "verified",
-                "reason": reason,
-                **{name: old[name] for name in ("clean", "worst", "iqm", "salt_sha256")},
-            }
-        )
-    (folder / VERIFIED).mkdir(exist_ok=True)
-    path = folder / VERIFIED / EPISODES
-    replace_file(path, lambda temporary: public(rows).to_parquet(temporary, index=False, compression="zstd"))
-    content["verified"] = {**verdict, "episodes": describe(folder, f"{VERIFIED}/{EPISODES}")}
-    if (folder / VERIFIED / PICTURE).exists():
-        content["verified"]["picture"] = describe(folder, f"{VERIFIED}/{PICTURE}")
-    written = parse_entry(json.dumps(plain(content)), str(folder / ENTRY_FILE))
-    replace_file(folder / ENTRY_FILE, lambda temporary: temporary.write_text(dump_entry(written), encoding="utf-8"))
-    record(written, folder.absolute().parent.parent)
-    return written
-
-
-def public(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return raw episodes without the attackers' seeds, which would give the salt's away: they are numbered instead."""
-    rows = rows.copy()
-    rows["attacker_seed"] = rows.groupby(["defender_seed", "attacker"])["attacker_seed"].rank("dense").astype("Int64")
-    return rows
 
 
 def attack_task(
@@ -269,10 +270,12 @@ def _execute(study: Study, root: Path, workers: int) -> dict[str, dict[str, Any]
 
 
 def _is_the_policys(trace: str, message: str) -> bool:
-    """Whether a job failed since the policy's answer cannot be played, or since answering killed the process."""
+    """Whether a job failed since the policy's answer cannot be played, or since answering crashed the process."""
+    if died := re.match(r"its process died with exit code (-?\d+)", message):
+        return crashed(int(died[1]))
     last = next((line for line in reversed(trace.splitlines()) if line.startswith(_MACHINE)), "")
     kinds = ("PolicyError", "ActionError")
-    return last.startswith(tuple(f"{_MACHINE}{kind}" for kind in kinds)) or message.startswith("its process died")
+    return last.startswith(tuple(f"{_MACHINE}{kind}" for kind in kinds)) and not message.startswith("the attacker ")
 
 
 class _Quiet:
@@ -298,8 +301,8 @@ def _work(
 ) -> dict[str, dict[str, Any]]:
     if not isolated:
         return _execute(study, work, workers)
-    steps = sum(job.steps for job in jobs)
-    limits = Limits(cpu_s=int(120 + steps * _SECONDS_PER_STEP), wall_s=int(600 + 4 * steps * _SECONDS_PER_STEP))
+    played = sum(job.params["episodes"] for job in jobs if job.kind == "rollout") * study.variants[0].horizon
+    limits = work_limits(sum(job.steps for job in jobs if job.kind == "attack") + played)
     told = [0]
 
     def meanwhile() -> None:
@@ -322,24 +325,14 @@ def _work(
     try:
         return run_limited("attack", order, limits, meanwhile)
     except TimeoutFailure as error:
+        if not error.blame:
+            raise StudyError(
+                f"not verified: {error} That is no verdict on the entry. What is finished lies in {work}: with --work "
+                "and the same options it goes on."
+            ) from error
         if not single:
             raise StudyError(f"{error} Verify the entries one by one to see which is to blame.") from error
         if not (work / "study.json").exists():
             raise StudyError(f"the verification did not start: {error}") from error
         tell(f"{error} What is not finished counts as failures of the policy.")
         return {}
-
-
-def _with_failures(rows: pd.DataFrame, lost: pd.DataFrame, variant: VariantSpec, episodes: int) -> pd.DataFrame:
-    """Add the evaluations that the policy failed: episodes of no step that pay the variant's floor."""
-    if lost.empty:
-        return rows.reset_index(drop=True)
-    won: Any = pd.NA if bool(rows["won"].isna().to_numpy().all()) else False
-    pay = {"return": variant.floor.score, "length": 0, "won": won}
-    added: list[dict[Any, Any]] = [
-        {**cell, "attacker_seed": pd.NA, "episode": episode, **pay}
-        for cell in lost.to_dict("records")
-        for episode in range(episodes)
-    ]
-    table: Any = pd.DataFrame(added)
-    return pd.concat([rows, table[list(COLUMNS)].astype(COLUMNS)], ignore_index=True)
