@@ -21,6 +21,7 @@ from mir2bench.leaderboard import __main__ as board_command
 from mir2bench.leaderboard import challenge as challenge_module
 from mir2bench.leaderboard import check as check_module
 from mir2bench.leaderboard import new as new_module
+from mir2bench.leaderboard import play as play_module
 from mir2bench.leaderboard import verify as verify_module
 from mir2bench.leaderboard.check import inspect_entry
 from mir2bench.leaderboard.entry import read_entry
@@ -47,10 +48,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(statistics, "REPETITIONS", 50)
         patch.setattr(study_module, "write_report", lambda *_: None)
         patch.setattr(new_module, "content_dir", lambda _: folder / "leaderboards")
-        for module in (check_module, new_module, verify_module, challenge_module):
+        for module in (check_module, new_module, verify_module, challenge_module, play_module):
             patch.setattr(module, "check_entry", inside)
         patch.setattr(verify_module, "_work", lambda study, jobs, work, *_: verify_module._execute(study, work, 1))
-        patch.setattr(challenge_module, "run_limited", lambda _, order, __: challenge_module.play_task(**order))
+        patch.setattr(play_module, "run_limited", lambda _, order, __: play_module.play_task(**order))
         yield folder
     assert real["check_entry"] is check_module.check_entry
 
