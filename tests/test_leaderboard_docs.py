@@ -48,7 +48,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(statistics, "REPETITIONS", 50)
         patch.setattr(study_module, "write_report", lambda *_: None)
         patch.setattr(new_module, "content_dir", lambda _: folder / "leaderboards")
-        for module in (check_module, new_module, verify_module, challenge_module):
+        for module in (check_module, new_module, verify_module, challenge_module, play_module):
             patch.setattr(module, "check_entry", inside)
         patch.setattr(verify_module, "_work", lambda study, jobs, work, *_: verify_module._execute(study, work, 1))
         patch.setattr(play_module, "run_limited", lambda _, order, __: play_module.play_task(**order))

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from evaluation_stubs import BUDGET, SUITE, _network, tally
+from evaluation_stubs import BUDGET, SUITE, ConstantPolicy, _network, tally
 
 import mir2bench
 from mir2bench.content import content_dir
@@ -27,7 +27,7 @@ from mir2bench.leaderboard import play as play_module
 from mir2bench.leaderboard import write
 from mir2bench.leaderboard.__main__ import main
 from mir2bench.leaderboard.challenge import challenge_entry
-from mir2bench.leaderboard.check import MAX_ANSWER, check_entry, read_episodes
+from mir2bench.leaderboard.check import MAX_ANSWER, check_entry, read_episodes, try_policy
 from mir2bench.leaderboard.entry import Entry, EntryError, read_entry
 from mir2bench.leaderboard.failures import lowest_return, with_failures
 from mir2bench.leaderboard.ledger import read_ledger
@@ -248,6 +248,19 @@ class TestFailures:
         limits = work_limits(10**6)
         assert limits.cpu_s > 10**6 * MAX_ANSWER / 64
         assert limits.wall_s > 5 * limits.cpu_s
+
+
+def test_a_very_slow_policy_is_refused_after_one_answer() -> None:
+    asked = []
+
+    class Slow(ConstantPolicy):
+        def act(self, *args: Any, **names: Any) -> Any:
+            asked.append(1)
+            return super().act(*args, **names)
+
+    with pytest.raises(EntryError, match="processor time to answer"):
+        try_policy(Slow(0.5), tally(), max_answer=0.0)
+    assert len(asked) == 1
 
 
 class TestInterrupted:
