@@ -95,6 +95,11 @@ class SmacEngine:
         weakref.finalize(self, _close_all, self._games)
 
     @property
+    def program(self) -> str:
+        """Name and version of the game, once one has started."""
+        return self.game_version and f"StarCraft II {self.game_version}"
+
+    @property
     def channels(self) -> dict[str, np.ndarray]:
         """The rewards "team" and "signed"; "won" and "lost", 1.0 in the step of a victory or defeat; "restarts", 1.0 in
         a step that was lost to a crash.

@@ -27,6 +27,7 @@ from mir2bench.evaluation.report import write_report
 from mir2bench.evaluation.scores import (
     collect_cells,
     collect_curves,
+    collect_programs,
     collect_scores,
     compute_time,
     count_lost,
@@ -269,6 +270,7 @@ class Study:
             **gaps,
             "results": [summarize(outcomes[v.id], v, select(attacks, variant=v.id)) for v in self.variants],
             "lost_episodes": count_lost(jobs, store),
+            "programs": collect_programs(jobs, store),
             "bundles": self._bundles(jobs, store),
             "time": {**compute_time(jobs, store), "last_session_wall_s": round(seconds, 3)},
             **environment(),
