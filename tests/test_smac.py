@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 import io
@@ -18,12 +19,14 @@ from smac_stand_in import SMACMap, StarCraft2Env, install
 
 import mir2bench
 from mir2bench.engines.base import Worlds
-from mir2bench.errors import GameError, MissingDependencyError, StateError
+from mir2bench.errors import ConfigError, GameError, MissingDependencyError, StateError
 from mir2bench.evaluation.protocol import get_budget
 from mir2bench.evaluation.study import Study
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import RandomPolicy
+from mir2bench.transfer import Options as TransferOptions
+from mir2bench.transfer import targets
 
 MAPS = {
     "3m": (3, 3, 60),
@@ -309,6 +312,32 @@ def test_closing_an_environment_ends_its_games(game: type[StarCraft2Env], face: 
         env.close()
         with pytest.raises(ResetNeeded):
             env.step(action)
+
+
+def test_running_games_are_not_copied(game: type[StarCraft2Env]) -> None:
+    worlds = Worlds(mir2bench.spec("SMAC-3m-adv0-v0"), 1)
+    twin = copy.deepcopy(worlds)
+    worlds.reset(seeds=[0])
+    with pytest.raises(GameError, match="Running games cannot be copied"):
+        copy.deepcopy(worlds)
+    twin.reset(seeds=[0])
+    assert [launch.running for launch in game.launches] == [True, True]
+    del twin
+    gc.collect()
+    assert [launch.running for launch in game.launches] == [True, False]
+
+
+def test_a_missing_game_is_told_before_a_study_begins() -> None:
+    with pytest.raises(MissingDependencyError, match="smac"):
+        Study.resolve(["scripted:idle"], variants=["SMAC-3m-adv0-v0"])
+
+
+def test_teams_of_skirmish_can_be_transferred(game: type[StarCraft2Env]) -> None:
+    options = TransferOptions(policy=("scripted:expert",), to="SMAC-4m_vs_3m-adv1-v0")
+    source = mir2bench.spec("Skirmish-4m_vs_3m-adv1-v0")
+    assert list(targets(source, options)) == ["training", "target"]
+    with pytest.raises(ConfigError, match="--levels cannot be set for mir2bench/SMAC-4m_vs_3m-adv1-v0"):
+        targets(source, dataclasses.replace(options, levels=(0.0, 1.0)))
 
 
 def test_an_evaluation_leaves_no_game_behind(game: type[StarCraft2Env]) -> None:

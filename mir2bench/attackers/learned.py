@@ -7,10 +7,10 @@ rho = pi(a_t | o_t) / pi_old(a_t | o_t) of probabilities, all epochs over a batc
 
     L = - mean min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) + mean (V(s_t, o_t) - R_t)^2.
 
-Training starts twice: once from the family's scripted traitor that hurts this victim most, to whose actions the actor's
-output, zero at first, is added (residual policy learning, Silver et al. 2018); and once without scripts, from the most
-harmful of many random networks (`scouting`). The policies on the way are compared on seeds of their own, and the
-strongest is returned: a team must not look robust because one training went astray.
+Training starts twice: once from what hurts this victim most of the family's scripted traitors and of doing nothing, to
+whose actions the actor's output, zero at first, is added (residual policy learning, Silver et al. 2018); once without
+scripts, from the most harmful of many random networks (`scouting`). The policies on the way are compared on seeds of
+their own, and the strongest is returned: a team must not look robust because one training went astray.
 
 Continuous exploration is correlated in time: noise that is drawn anew in each step cancels out before a team reacts to
 it (colored noise, Hollenstein et al. 2024). The likelihoods are those of the noise of one step.
@@ -49,7 +49,7 @@ from mir2bench.learning.policy import NetworkPolicy, script_output
 from mir2bench.learning.progress import Callback, Progress
 from mir2bench.learning.threads import one_torch_thread
 from mir2bench.partition import Partition
-from mir2bench.policies import Policy, build_scripted
+from mir2bench.policies import Policy, build_scripted, worst_behaviors
 from mir2bench.registration import VariantSpec
 
 REPORTS = 8
@@ -151,7 +151,7 @@ class LearnedAttacker:
         """
         check_attack(self.name, variant, phi, budget)
         strongest = Strongest(variant, victim, phi)
-        scripts = {name: build_scripted(p, variant) for name, p in variant.engine_class.scripted_traitors.items()}
+        scripts = {name: build_scripted(p, variant) for name, p in worst_behaviors(variant).items()}
         hardest = min(scripts, key=lambda name: strongest.returns_under(scripts[name]).mean(), default="")
         share = budget // self.config.starts
         for start, sequence in enumerate(np.random.SeedSequence(seed).spawn(self.config.starts)):
