@@ -32,7 +32,8 @@ from packaging.requirements import Requirement
 
 import mir2bench
 from mir2bench import cli
-from mir2bench.attackers import learned, sb3
+from mir2bench.analysis import ablation, adversaries, discrepancy
+from mir2bench.attackers import learned, sb3, strongest
 from mir2bench.evaluation import executor, protocol, statistics, study
 from mir2bench.leaderboard import challenge, check, new, play, verify
 from mir2bench.learning import loop
@@ -47,6 +48,8 @@ SMOKE = protocol.Budget("smoke", 200, 200, 1, 1, 2, 1, False)
 AT_MOST = {"seeds": 1, "partitions": 1, "workers": 1, "episodes": 4, "epochs": 2, "points": 8}
 AT_LEAST = {"every": 50}
 """Of a film, every n-th step is drawn."""
+SWEPT = ("values", "counts", "seed_of_episode")
+"""Of these, the first two are tried."""
 NOT_CODE = ("text",)
 SHELL = ("sh", "bash", "console")
 EXCUSE = re.compile(r"\*Not run by the tests: (.+)\.\*")
@@ -122,13 +125,15 @@ def shrink(value: Any, name: str = "") -> Any:
         return 1
     if isinstance(value, int) and not isinstance(value, bool):
         return max(min(value, AT_MOST.get(name, value)), AT_LEAST.get(name, value))
+    if isinstance(value, tuple) and name in SWEPT:
+        return value[:2]
     return value
 
 
 def at_smoke_budget(jobs: Path) -> pytest.MonkeyPatch:
     """Put the rule of shrinking into force until the result is undone; finished jobs of studies are kept in `jobs`."""
     patch = pytest.MonkeyPatch()
-    run, run_job = cli.run, executor.run_job
+    run, run_job, with_counts = cli.run, executor.run_job, adversaries.with_counts
 
     def run_shrunk(main: Callable[..., int | None], **options: Any) -> int:
         @functools.wraps(main)
@@ -149,6 +154,11 @@ def at_smoke_budget(jobs: Path) -> pytest.MonkeyPatch:
     patch.setitem(protocol.BUDGETS, "smoke", SMOKE)
     patch.setattr(executor, "run_job", run_once)
     patch.setattr(statistics, "REPETITIONS", 50)
+    patch.setattr(strongest, "SELECTION_EPISODES", 4)
+    for name in ("_PERMUTATIONS", "_RESAMPLES", "_RESAMPLES_FRECHET"):
+        patch.setattr(discrepancy, name, 20)
+    patch.setattr(ablation, "PAPER_VALUES", ablation.PAPER_VALUES[:2])
+    patch.setattr(adversaries, "with_counts", lambda base, counts: with_counts(base, counts[:2]))
     patch.setattr(study, "write_report", lambda *_: None)  # tests of the report draw it
     for module in (loop, learned, sb3):
         patch.setattr(module, "REPORTS", 1)
@@ -195,7 +205,9 @@ class Session:
             for line in commands(block.text):
                 for name in re.findall(r"\$(\w+)", line):
                     line = line.replace(f"${name}", self.variables[name](self))
+                import time; t = time.time()
                 self.ran.append((line, self.shell(shlex.split(line, comments=True))))
+                sys.stderr.write(f"TIME {time.time() - t:.1f} {self.page} {self.ran[-1]}\n")
         elif block.language == "toml":
             self.toml(block.text)
         else:
