@@ -19,15 +19,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("gif", "mp4", "png", "svg")
 
-# figure -> arguments of `python -m mir2bench.render`, which plays one episode
-FILMS = {
-    "docs/images/attack.gif": "--policy baselines/mir2/Rendezvous10-adv1-v0/seed0 --attacker flee --phi 3",
-    "docs/images/cheetah.gif": "--policy baselines/mir2/MAMujoco-HalfCheetah2x3-adv1-v0/seed0",
-    "docs/images/traitor.gif": "--policy baselines/mir2/Skirmish-4m_vs_3m-adv1-v0/seed0 --attacker focus",
-}
-
 KEPT = {
     "docs/images/a2dec-pomdp.svg": "drawn by hand",
+    "docs/images/*.gif": "the trained adversaries that they show were not committed",
     "docs/results/*-halfcheetah2x3-*/figures/*-attack-budget.png": "the curves of its attacks were not committed",
     "docs/results/*-5m_vs_3m-*/figures/*-attack-budget.png": "the curves of its attacks were not committed",
     "docs/results/rendezvous10-embedding-flee/embedding.png": "its policies were replaced, and its points not committed",
@@ -79,7 +73,7 @@ def of_study(names: list[str], root: Path) -> None:
     from mir2bench.registration import spec
 
     folder = ROOT / Path(names[0]).parents[1]
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = numbers(json.loads((folder / "summary.json").read_text()))
     scores = pd.read_parquet(folder / "scores.parquet")
     attacks = folder / "attacks.parquet"
     contenders = summary["study"]["contenders"]
@@ -99,17 +93,21 @@ def of_study(names: list[str], root: Path) -> None:
             for name in names:
                 if (made := Path(drawn, Path(name).name)).exists():
                     (root / name).write_bytes(made.read_bytes())
+            for name in names:  # of trainings alone, the name is another
+                if Path(name).stem == "training-curves":
+                    made = Path(drawn, f"{Path(variant.id).name}-training.png")
+                    (root / name).write_bytes(made.read_bytes())
+    attacked = {Path(result["variant"]).name for result in summary["results"]}
     for name in names:
-        if (extra := Path(name).stem.partition("-training-wins")[0]) + "-training-wins" == Path(name).stem:
-            if not any(result["variant"].endswith(extra) for result in summary["results"]):
-                of_training(name, f"mir2bench/{extra}", defenders, root)
+        trained, found, _ = Path(name).stem.partition("-training-wins")
+        if found and trained not in attacked:
+            of_training(name, trained, defenders, root)
 
 
 def of_training(name: str, variant: str, defenders: list[str], root: Path) -> None:
     """Win rates of trainings on a variant that the study does not attack."""
     import matplotlib
     from mir2bench.evaluation.figures import STYLE, training
-    from mir2bench.evaluation.outcomes import Outcome
     from mir2bench.evaluation.scores import select
     from mir2bench.learning.progress import GREEDY_WINS
 
@@ -117,6 +115,15 @@ def of_training(name: str, variant: str, defenders: list[str], root: Path) -> No
     teams: Any = [type("Team", (), {"defender": d}) for d in defenders if (curves["defender"] == d).any()]
     with matplotlib.rc_context(STYLE):
         training(curves, teams, None).savefig(root / name, dpi=150)
+
+
+def numbers(value: Any) -> Any:
+    """Return JSON with NaN for null in lists, where it stands for a bound that there is not."""
+    if isinstance(value, dict):
+        return {key: numbers(old) for key, old in value.items()}
+    if isinstance(value, list):
+        return [float("nan") if old is None else numbers(old) for old in value]
+    return value
 
 
 def training_curves(folder: Path, variant: str) -> pd.DataFrame:
@@ -169,7 +176,7 @@ def of_shift(names: list[str], root: Path) -> None:
         }
         found.append(embedding.Embedding(str(team), shifts, pd.DataFrame(), {}))
     variant = spec(summary["variant"] if isinstance(summary["variant"], str) else summary["variant"]["id"])
-    phi = Partition(tuple(int(digit) for digit in str(summary["phi"])))
+    phi = Partition(tuple(summary["phi"]))
     matches = Matches(variant, (), phi, summary["attacker"], None, 0, 0)
     with drawing():
         for name in names:
@@ -187,23 +194,11 @@ def of_transfer(names: list[str], root: Path) -> None:
             save(transfer.draw_bars(table), root / name)
 
 
-def of_episode(names: list[str], root: Path) -> None:
-    """From a policy in `baselines/` that plays an episode."""
-    from mir2bench import render
-    from mir2bench.cli import run
-
-    for name in names:
-        words = [str(ROOT / w) if w.startswith("baselines/") else w for w in FILMS[name].split()]
-        if run(render.main, prog="render", args=[*words, "--out", str(root / name)]):
-            raise RuntimeError(f"{name} was not drawn.")
-
-
 def save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 RULES: dict[str, Callable[[list[str], Path], None]] = {
-    "docs/images/*.gif": of_episode,
     "docs/results/*/figures/*.png": of_study,
     "docs/results/*-timing/timing.*": of_timing,
     "docs/results/*-embedding-*/shift.png": of_shift,

@@ -45,7 +45,7 @@ PAGES = sorted(
 )
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SMOKE = protocol.Budget("smoke", 200, 200, 1, 1, 2, 1, False)
-AT_MOST = {"seeds": 1, "partitions": 1, "workers": 1, "episodes": 4, "epochs": 2, "points": 8}
+AT_MOST = {"seeds": 1, "partitions": 1, "workers": 1, "episodes": 4, "epochs": 2, "batch_episodes": 2, "points": 8}
 AT_LEAST = {"every": 50}
 """Of a film, every n-th step is drawn."""
 SWEPT = ("values", "counts", "seed_of_episode")
@@ -124,7 +124,7 @@ def shrink(value: Any, name: str = "") -> Any:
     if name == "workers":
         return 1
     if isinstance(value, int) and not isinstance(value, bool):
-        return max(min(value, AT_MOST.get(name, value)), AT_LEAST.get(name, value))
+        return max(min(value, AT_MOST.get(name, value)), AT_LEAST.get(name, 0))
     if isinstance(value, tuple) and name in SWEPT:
         return value[:2]
     return value
