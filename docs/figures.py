@@ -24,7 +24,7 @@ KEPT = {
     "docs/images/*.gif": "the trained adversaries that they show were not committed",
     "docs/results/*-halfcheetah2x3-*/figures/*-attack-budget.png": "the curves of its attacks were not committed",
     "docs/results/*-5m_vs_3m-*/figures/*-attack-budget.png": "the curves of its attacks were not committed",
-    "docs/results/rendezvous10-embedding-flee/embedding.png": "its policies were replaced, and its points not committed",
+    "docs/results/rendezvous10-embedding-flee/embedding.png": "its policies and points were not committed",
     "docs/results/rendezvous10-transfer/trajectories.png": "its trained adversaries were not committed",
 }
 
@@ -95,7 +95,7 @@ def of_study(names: list[str], root: Path) -> None:
                     (root / name).write_bytes(made.read_bytes())
             for name in names:  # of trainings alone, the name is another
                 if Path(name).stem == "training-curves":
-                    made = Path(drawn, f"{Path(variant.id).name}-training.png")
+                    made = max(Path(drawn).glob("*-training*.png"), key=lambda path: len(path.name))  # wins, if known
                     (root / name).write_bytes(made.read_bytes())
     attacked = {Path(result["variant"]).name for result in summary["results"]}
     for name in names:
@@ -107,6 +107,7 @@ def of_study(names: list[str], root: Path) -> None:
 def of_training(name: str, variant: str, defenders: list[str], root: Path) -> None:
     """Win rates of trainings on a variant that the study does not attack."""
     import matplotlib
+
     from mir2bench.evaluation.figures import STYLE, training
     from mir2bench.evaluation.scores import select
     from mir2bench.learning.progress import GREEDY_WINS
@@ -195,6 +196,7 @@ def of_transfer(names: list[str], root: Path) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
+    """Write a figure as `analyze` does."""
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -207,6 +209,7 @@ RULES: dict[str, Callable[[list[str], Path], None]] = {
 
 
 def main(words: list[str]) -> int:
+    """Draw the figures that are named, or all; return the exit status."""
     if words == ["--list"]:
         for figure in figures():
             function = rule(figure)

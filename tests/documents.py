@@ -31,7 +31,7 @@ from markdown_it.token import Token
 from packaging.requirements import Requirement
 
 import mir2bench
-from mir2bench import cli
+from mir2bench import cli, registration
 from mir2bench.analysis import ablation, adversaries, discrepancy
 from mir2bench.attackers import learned, sb3, strongest
 from mir2bench.evaluation import executor, protocol, statistics, study
@@ -41,11 +41,13 @@ from mir2bench.learning import loop
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (*ROOT.glob("*.md"), *(p for top in ("docs", "baselines", "leaderboards") for p in (ROOT / top).rglob("*.md")))
+    for pattern in ("*.md", "docs/**/*.md", "baselines/*.md", "leaderboards/**/*.md")
+    for path in ROOT.glob(pattern)
 )
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SMOKE = protocol.Budget("smoke", 200, 200, 1, 1, 2, 1, False)
 AT_MOST = {"seeds": 1, "partitions": 1, "workers": 1, "episodes": 4, "epochs": 2, "batch_episodes": 2, "points": 8}
+ENTRY_POINTS = {f"mir2bench.{kind}s" for kind in ("defender", "attacker", "variant")}
 AT_LEAST = {"every": 50}
 """Of a film, every n-th step is drawn."""
 SWEPT = ("values", "counts", "seed_of_episode")
@@ -91,6 +93,15 @@ def inlines(page: str) -> Iterator[Token]:
     """Yield all pieces of a page's running text: words, code, links, images."""
     for token in tokens(page):
         yield from token.children or ()
+
+
+def pictures(page: str) -> Iterator[str]:
+    """Yield where the pictures of a page lie, those of HTML as well."""
+    for token in (*tokens(page), *inlines(page)):
+        if token.type == "image":
+            yield str(token.attrs["src"])
+        elif token.type.startswith("html"):
+            yield from re.findall(r'(?:src="|inline: )([^" ]+)', token.content)
 
 
 def commands(text: str) -> Iterator[str]:
@@ -205,9 +216,7 @@ class Session:
             for line in commands(block.text):
                 for name in re.findall(r"\$(\w+)", line):
                     line = line.replace(f"${name}", self.variables[name](self))
-                import time; t = time.time()
                 self.ran.append((line, self.shell(shlex.split(line, comments=True))))
-                sys.stderr.write(f"TIME {time.time() - t:.1f} {self.page} {self.ran[-1]}\n")
         elif block.language == "toml":
             self.toml(block.text)
         else:
@@ -223,6 +232,10 @@ class Session:
                 return done.returncode
             case ["pip", "install", *what]:
                 check_pip(what)
+                if (project := Path("pyproject.toml").resolve()).parent != self.folder:
+                    install(project.parent, self.folder / "site")
+            case ["python", "-c", code]:
+                exec(compile(code, self.page, "exec"), {"__name__": "__main__"})
             case ["tensorboard", "--logdir", folder]:
                 assert importlib.util.find_spec("tensorboard")
                 assert list(Path(folder).rglob("events.out.tfevents.*"))
@@ -241,11 +254,7 @@ class Session:
             (self.folder / "block.toml").write_text(text)
             self.scope["ids"] = mir2bench.register(self.folder / "block.toml")
         else:
-            ours = PYPROJECT_GROUPS
-            assert set(table["project"]["entry-points"]) <= ours
-
-
-PYPROJECT_GROUPS = {f"mir2bench.{kind}s" for kind in ("defender", "attacker", "variant")}
+            assert set(table["project"]["entry-points"]) <= ENTRY_POINTS
 
 
 def call(module: str, args: Sequence[str]) -> int:
@@ -264,9 +273,12 @@ def call(module: str, args: Sequence[str]) -> int:
 def parse(module: str, args: Sequence[str]) -> int:
     """Read a command line as `call` does, without doing what it says."""
     run = cli.run
+
+    def read(main: Callable[..., int | None], **options: Any) -> int:
+        return run(functools.wraps(main)(lambda *_, **__: 0), **{"description": "", **options})
+
     with pytest.MonkeyPatch.context() as patch:
-        silent = lambda main, **options: run(functools.wraps(main)(lambda *_, **__: 0), **{"description": "", **options})  # noqa: E731
-        patch.setattr(cli, "run", silent)
+        patch.setattr(cli, "run", read)
         return call(module, args)
 
 
@@ -285,6 +297,14 @@ def check_pip(what: Sequence[str]) -> None:
         assert extras <= set(PYPROJECT["project"]["optional-dependencies"])
 
 
+def install(project: Path, site: Path) -> None:
+    """Install a project of ours into a folder, for this process."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "--target", str(site), str(project)], check=True)
+    sys.path.insert(0, str(site))
+    registration.register_builtin()
+
+
 def undisturbed(function: Callable[[], None]) -> None:
     """Call something that may seed numpy's global generator, as Stable-Baselines3 does, import and register."""
     state, modules, path, here = np.random.get_state(), set(sys.modules), list(sys.path), os.getcwd()
@@ -294,5 +314,5 @@ def undisturbed(function: Callable[[], None]) -> None:
         np.random.set_state(state)
         sys.path[:] = path
         for name in set(sys.modules) - modules:
-            if not name.startswith("mir2bench") and str(getattr(sys.modules[name], "__file__", "")).startswith(here):
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(here):
                 del sys.modules[name]
