@@ -234,6 +234,11 @@ class Session:
                 check_pip(what)
                 if (project := Path("pyproject.toml").resolve()).parent != self.folder:
                     install(project.parent, self.folder / "site")
+            case ["python", "docs/figures.py", *names]:
+                script = runpy.run_path(str(ROOT / "docs" / "figures.py"))
+                if names == ["--list"]:
+                    return script["main"](names)
+                assert script["draw"](names, self.folder / "drawn") == names
             case ["python", "-c", code]:
                 exec(compile(code, self.page, "exec"), {"__name__": "__main__"})
             case ["tensorboard", "--logdir", folder]:
