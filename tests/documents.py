@@ -1,12 +1,13 @@
 """The project's Markdown pages: their code blocks, commands and links, and how blocks are run at a smoke budget.
 
 The one rule of shrinking: commands run in this process as they stand, except that a budget is `SMOKE` whatever its name
-and however many steps it has, work is done by one process, and options that say how often something is repeated are
-cut to `AT_MOST`. Jobs of studies that are the same on several pages are done once.
+and however many steps it has, episodes last `HORIZON` steps, work is done by one process, and options that say how often
+something is repeated are cut to `AT_MOST`. Jobs of studies that are the same on several pages are done once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -32,7 +33,7 @@ from packaging.requirements import Requirement
 
 import mir2bench
 from mir2bench import cli, registration
-from mir2bench.analysis import ablation, adversaries, discrepancy
+from mir2bench.analysis import ablation, adversaries, discrepancy, timing
 from mir2bench.attackers import learned, sb3, strongest
 from mir2bench.evaluation import executor, protocol, statistics, study
 from mir2bench.leaderboard import challenge, check, new, play, verify
@@ -46,6 +47,7 @@ PAGES = sorted(
 )
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SMOKE = protocol.Budget("smoke", 200, 200, 1, 1, 2, 1, False)
+HORIZON = 20
 AT_MOST = {"seeds": 1, "partitions": 1, "workers": 1, "episodes": 4, "epochs": 2, "batch_episodes": 2, "points": 8}
 ENTRY_POINTS = {f"mir2bench.{kind}s" for kind in ("defender", "attacker", "variant")}
 AT_LEAST = {"every": 50}
@@ -168,6 +170,7 @@ def at_smoke_budget(jobs: Path) -> pytest.MonkeyPatch:
     patch.setattr(strongest, "SELECTION_EPISODES", 4)
     for name in ("_PERMUTATIONS", "_RESAMPLES", "_RESAMPLES_FRECHET"):
         patch.setattr(discrepancy, name, 20)
+    patch.setattr(timing, "_UPDATES_ALONE", 1)
     patch.setattr(ablation, "PAPER_VALUES", ablation.PAPER_VALUES[:2])
     patch.setattr(adversaries, "with_counts", lambda base, counts: with_counts(base, counts[:2]))
     patch.setattr(study, "write_report", lambda *_: None)  # tests of the report draw it
@@ -262,9 +265,21 @@ class Session:
             assert set(table["project"]["entry-points"]) <= ENTRY_POINTS
 
 
+@contextlib.contextmanager
+def short_episodes() -> Iterator[None]:
+    """Let episodes of all variants last `HORIZON` steps at most, for a while."""
+    specs = registration._SPECS
+    whole = dict(specs)
+    specs.update({name: dataclasses.replace(spec, horizon=min(spec.horizon, HORIZON)) for name, spec in whole.items()})
+    try:
+        yield
+    finally:
+        specs.update(whole)
+
+
 def call(module: str, args: Sequence[str]) -> int:
     """Do in this process what `python -m module args` does, and return the exit status."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), short_episodes():
         warnings.filterwarnings("ignore", "'mir2bench.* found in sys.modules", RuntimeWarning)
         patch.setattr(sys, "argv", [module, *args])
         patch.setattr(sys, "path", [os.getcwd(), *sys.path])
