@@ -1,8 +1,8 @@
 """The project's Markdown pages: their code blocks, commands and links, and how blocks are run at a smoke budget.
 
 The one rule of shrinking: commands run in this process as they stand, except that a budget is `SMOKE` whatever its name
-and however many steps it has, episodes last `HORIZON` steps, work is done by one process, and options that say how often
-something is repeated are cut to `AT_MOST`. Jobs of studies that are the same on several pages are done once.
+and however many steps it has, episodes last `HORIZON` steps, work is done by one process, and options that say how
+often something is repeated are cut to `AT_MOST`. Jobs of studies that are the same on several pages are done once.
 """
 
 from __future__ import annotations
