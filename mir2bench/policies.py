@@ -326,9 +326,10 @@ def _load_network(folder: Path, text: Mapping[str, Any], own: VariantSpec, wante
         raise PolicyError(f"{folder} does not hold a policy of a known architecture: {error}") from error
     actor.requires_grad_(False)
     script = text.get("script", "")
-    if script not in ("", *own.engine_class.scripted_traitors):
+    scripts = worst_behaviors(own)
+    if script not in ("", *scripts):
         raise PolicyError(f"{folder} builds on the script {script!r}, which {own.family} does not have.")
-    base = (script, build_scripted(own.engine_class.scripted_traitors[script], own)) if script else None
+    base = (script, build_scripted(scripts[script], own)) if script else None
     against: Any = load_policy(folder / ADVERSARY, wanted) if (folder / ADVERSARY).exists() else None
     return NetworkPolicy(actor, text["n_agents"], text["noise"], base, critic=critic, training_adversary=against)
 
@@ -345,6 +346,15 @@ def _read_weights(folder: Path, name: str, text: Mapping[str, Any]) -> bytes:
     if hashlib.sha256(content).hexdigest() != text.get(f"{name}_sha256"):
         raise PolicyError(f"{path} was truncated or altered: its SHA-256 is not the one that policy.json names.")
     return content
+
+
+def worst_behaviors(variant: VariantSpec) -> dict[str, str]:
+    """Return name -> "module:Class" of what an adversary may do without learning: a family's scripts, and nothing.
+
+    Doing nothing is among them only where a family has scripts; elsewhere learning begins from there anyway.
+    """
+    scripts = dict(variant.engine_class.scripted_traitors)
+    return {"idle": "mir2bench.policies:IdlePolicy", **scripts} if scripts else {}
 
 
 def build_scripted(target: str, variant: VariantSpec) -> Policy:

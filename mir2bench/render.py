@@ -103,7 +103,7 @@ def load_adversary(
         ConfigError: phi without attacker, an attacker but no adversaries, or a name that needs training.
         PolicyError, PartitionError: a damaged or unfitting bundle or phi.
     """
-    from mir2bench.attackers import fixed_attackers
+    from mir2bench.attackers import is_trained, list_attackers, make_attacker
     from mir2bench.evaluation.single import load_adversaries
 
     n, k = variant.n_agents, variant.n_adversaries
@@ -112,14 +112,14 @@ def load_adversary(
         if given is not None and given.weight:
             raise ConfigError(f"--phi names adversaries ({given.label}), so say with --attacker how they behave.")
         return Partition.of(n), None
-    fixed = fixed_attackers(variant)
-    if attacker in fixed:
+    ready = [name for name in list_attackers(variant) if not is_trained(name, variant)]
+    if attacker in ready:
         partition = Partition.of(n, range(k)) if given is None else given
-        policy = fixed[attacker].attack(variant, team, partition, seed=0, budget=0)
+        policy = make_attacker(attacker, variant).attack(variant, team, partition, seed=0, budget=1)
     elif Path(attacker).is_dir():
         partition, policy = load_adversaries(Path(attacker), variant, given)
     else:
-        raise ConfigError(f"--attacker must be the folder of a bundle or one of {', '.join(fixed)}, not {attacker!r}.")
+        raise ConfigError(f"--attacker must be the folder of a bundle or one of {', '.join(ready)}, not {attacker!r}.")
     if partition.weight == 0:
         raise ConfigError(f"--attacker {attacker} needs adversaries, but phi names none: choose a variant with some.")
     return partition, policy

@@ -12,7 +12,7 @@ import tyro
 
 from mir2bench.analysis.matches import Matches, MatchOptions, Team, load_matches
 from mir2bench.cli import run
-from mir2bench.errors import ConfigError
+from mir2bench.errors import ConfigError, SpecError
 from mir2bench.partition import Partition
 from mir2bench.registration import VariantSpec, spec
 
@@ -39,7 +39,7 @@ class Options(MatchOptions):
     to: str = "RendezvousArena10-adv1-v0"
     """Variant to play in. It must be read and acted in like the one that the policies were trained in."""
     levels: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
-    """Factors on the target's noise; its engine must take the argument `noise`."""
+    """Factors on the target's noise; a target whose engine has no argument `noise` is played as it is."""
     episodes: int = 32
     """Episodes for each policy, level and arm."""
 
@@ -70,7 +70,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     output.table("transfer", table)
     with drawing():
         output.figure("bars", draw_bars(table))
-        harder = list(worlds.values())[-1 if 1.0 not in options.levels else 1 + options.levels.index(1.0)]
+        harder = worlds.get(_level(1.0), list(worlds.values())[-1])
         output.figure("trajectories", draw_paths(matches, adversaries, harder, seeds[:1]))
     for arm in (CLEAN, ATTACKED):
         rows: Any = table[table["arm"] == arm]
@@ -97,8 +97,7 @@ def targets(source: VariantSpec, options: Options) -> dict[str, VariantSpec]:
     """Return what to play: the world of training, then the target at each level of noise.
 
     Raises:
-        ConfigError: no levels, or a target of other sizes.
-        SpecError: the target's engine does not know `noise`.
+        ConfigError: no levels, levels of a noise that the target does not have, or a target of other sizes.
     """
     target = spec(options.to)
     sizes = [(v.n_agents, v.n_adversaries, v.observation_fields, v.layout.action_fields) for v in (source, target)]
@@ -108,12 +107,21 @@ def targets(source: VariantSpec, options: Options) -> dict[str, VariantSpec]:
         )
     if not options.levels or len(set(options.levels)) < len(options.levels):
         raise ConfigError(f"--levels must be different numbers, one or more, but they are {options.levels}.")
-    worlds = {"training": source}
-    for level in options.levels:
-        scaled = dataclasses.replace(target, engine_args={**target.engine_args, "noise": level})
-        _ = scaled.layout  # raises if the engine cannot take it
-        worlds[f"noise x {level:g}"] = scaled
-    return worlds
+    noisy = {
+        _level(x): dataclasses.replace(target, engine_args={**target.engine_args, "noise": x}) for x in options.levels
+    }
+    try:
+        for variant in noisy.values():
+            _ = variant.layout  # raises if the engine cannot take it
+    except SpecError as error:
+        if tuple(options.levels) != Options.levels:
+            raise ConfigError(f"--levels cannot be set for {target.id}: {error}") from error
+        noisy = {"target": target}
+    return {"training": source, **noisy}
+
+
+def _level(factor: float) -> str:
+    return f"noise x {factor:g}"
 
 
 def play_cell(

@@ -198,7 +198,7 @@ def test_adversaries_from_a_bundle_play_their_own_phi(tmp_path: Path, capsys: py
         (["--out", "a.gif", "--every", "-1"], "--every must be 1 or more, but it is -1."),
         (["--out", "a.gif", "--seed", "-1"], "--seed must be 0 or more, but it is -1."),
         (["--out", "a.gif", "--phi", "2"], "--phi names adversaries (2), so say with --attacker how they behave."),
-        (["--out", "a.gif", "--attacker", "fle"], "one of idle, random, flee, dodge, circle, not 'fle'."),
+        (["--out", "a.gif", "--attacker", "fle"], "one of circle, dodge, flee, greedy, idle, random, not 'fle'."),
         (["--out", "a.gif", "--attacker", "flee", "--phi", "none"], "at least one adversary, but phi is all 0"),
         (["--out", "a.gif", "--attacker", "flee", "--phi", "1,2"], "phi names 2 adversaries"),
         (["--out", "a.gif", "--policy", "scripted:centre"], "No scripted team of Rendezvous `centre`."),

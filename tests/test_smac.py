@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,20 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
+from rich.console import Console
 from smac_stand_in import SMACMap, StarCraft2Env, install
 
 import mir2bench
 from mir2bench.engines.base import Worlds
-from mir2bench.errors import GameError, MissingDependencyError, StateError
+from mir2bench.errors import ConfigError, GameError, MissingDependencyError, StateError
+from mir2bench.evaluation.protocol import get_budget
+from mir2bench.evaluation.study import Study
 from mir2bench.learning.rollout import rollout
 from mir2bench.partition import Partition
 from mir2bench.policies import RandomPolicy
+from mir2bench.transfer import Options as TransferOptions
+from mir2bench.transfer import targets
 
 MAPS = {
     "3m": (3, 3, 60),
@@ -241,8 +250,17 @@ def test_a_crash_truncates_and_is_counted(game: type[StarCraft2Env], kind: str) 
 def test_an_evaluation_counts_the_episodes_it_lost(game: type[StarCraft2Env]) -> None:
     variant = mir2bench.spec("SMAC-3m-adv0-v0")
     game.crashes[:] = [(3, "report")]
-    assert rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2)).lost == 1
+    played = rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2))
+    assert (played.lost, played.program) == (1, "StarCraft II 4.10.0.75689")
     assert rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2)).lost == 0
+
+
+def test_a_study_keeps_the_version_of_the_game(game: type[StarCraft2Env], tmp_path: Path) -> None:
+    budget = dataclasses.replace(get_budget("smoke"), episodes=2)
+    plan = Study.resolve(["scripted:idle"], variants=["SMAC-3m-adv0-v0"], budget=budget)
+    summary = plan.run(tmp_path / "study", workers=1, console=Console(file=io.StringIO()))
+    assert summary["programs"] == ["StarCraft II 4.10.0.75689"]
+    assert "StarCraft II 4.10.0.75689" in (tmp_path / "study" / "report" / "index.html").read_text()
 
 
 def test_a_game_that_does_not_start_is_tried_again_and_then_given_up(game: type[StarCraft2Env]) -> None:
@@ -254,6 +272,82 @@ def test_a_game_that_does_not_start_is_tried_again_and_then_given_up(game: type[
     game.fail_to_launch = 3
     with pytest.raises(GameError, match="did not start with the map 3m in 3 attempts"):
         worlds.reset(seeds=[1])
+    with pytest.raises(ResetNeeded, match="no episode is running"):
+        worlds.step(np.ones((1, 3), dtype=np.int64))
+
+
+def test_an_environment_whose_game_did_not_start_must_be_reset(game: type[StarCraft2Env]) -> None:
+    env = gymnasium.make("mir2bench/SMAC-3m-adv0-v0").unwrapped
+    env.reset(seed=0)
+    game.fail_to_launch = 3
+    with pytest.raises(GameError):
+        env.reset(seed=1)
+    with pytest.raises(ResetNeeded, match="no episode is running"):
+        env.step(np.ones(3, dtype=np.int64))
+    env.reset(seed=1)
+    env.step(np.ones(3, dtype=np.int64))
+
+
+def faces() -> dict[str, Any]:
+    """Each face of a SMAC variant and an action that is legal at the start."""
+    variant, four = "mir2bench/SMAC-4m_vs_3m-adv1-v0", np.ones(4, dtype=np.int64)
+    team = RandomPolicy(mir2bench.spec(variant).layout)
+    return {
+        "gym": (gymnasium.make(variant), four),
+        "vector": (gymnasium.make_vec(variant, num_envs=2), np.ones((2, 4), dtype=np.int64)),
+        "parallel": (mir2bench.parallel_env(variant), {f"agent_{i}": 1 for i in range(4)}),
+        "attacker": (mir2bench.AttackerEnv(variant, team), 1),
+        "defender": (mir2bench.DefenderEnv(variant, team), four),
+    }
+
+
+@pytest.mark.parametrize("face", ["gym", "vector", "parallel", "attacker", "defender"])
+def test_closing_an_environment_ends_its_games(game: type[StarCraft2Env], face: str) -> None:
+    env, action = faces()[face]
+    for _ in range(2):
+        env.reset(seed=0)
+        assert any(launch.running for launch in game.launches)
+        env.close()
+        assert not any(launch.running for launch in game.launches)
+        env.close()
+        with pytest.raises(ResetNeeded):
+            env.step(action)
+
+
+def test_running_games_are_not_copied(game: type[StarCraft2Env]) -> None:
+    worlds = Worlds(mir2bench.spec("SMAC-3m-adv0-v0"), 1)
+    twin = copy.deepcopy(worlds)
+    worlds.reset(seeds=[0])
+    with pytest.raises(GameError, match="Running games cannot be copied"):
+        copy.deepcopy(worlds)
+    twin.reset(seeds=[0])
+    assert [launch.running for launch in game.launches] == [True, True]
+    del twin
+    gc.collect()
+    assert [launch.running for launch in game.launches] == [True, False]
+
+
+def test_a_missing_game_is_told_before_a_study_begins() -> None:
+    with pytest.raises(MissingDependencyError, match="smac"):
+        Study.resolve(["scripted:idle"], variants=["SMAC-3m-adv0-v0"])
+
+
+def test_teams_of_skirmish_can_be_transferred(game: type[StarCraft2Env]) -> None:
+    options = TransferOptions(policy=("scripted:expert",), to="SMAC-4m_vs_3m-adv1-v0")
+    source = mir2bench.spec("Skirmish-4m_vs_3m-adv1-v0")
+    assert list(targets(source, options)) == ["training", "target"]
+    with pytest.raises(ConfigError, match="--levels cannot be set for mir2bench/SMAC-4m_vs_3m-adv1-v0"):
+        targets(source, dataclasses.replace(options, levels=(0.0, 1.0)))
+
+
+def test_an_evaluation_leaves_no_game_behind(game: type[StarCraft2Env]) -> None:
+    variant = mir2bench.spec("SMAC-3m-adv0-v0")
+    gc.disable()  # the games must not wait for it
+    try:
+        rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2))
+        assert [launch.running for launch in game.launches] == [False, False]
+    finally:
+        gc.enable()
 
 
 def test_other_errors_are_not_taken_for_crashes(game: type[StarCraft2Env], monkeypatch: pytest.MonkeyPatch) -> None:

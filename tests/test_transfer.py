@@ -45,7 +45,7 @@ def test_targets_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--policy", "scripted:centroid", "--env", "Rendezvous5-adv1-v0", "--attacker", "flee"]
     for more, message in (
         ((), "cannot play mir2bench/RendezvousArena10-adv1-v0"),
-        (("--to", "Rendezvous5-adv1-v0"), "noise"),
+        (("--to", "Rendezvous5-adv1-v0", "--levels", "0", "1"), "--levels cannot be set"),
         (("--env", "Rendezvous10-adv1-v0", "--levels", "1", "1"), "different numbers"),
         (("--env", "Rendezvous10-adv1-v0", "--episodes", "0"), "1 or more"),
     ):

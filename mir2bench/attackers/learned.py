@@ -7,10 +7,10 @@ rho = pi(a_t | o_t) / pi_old(a_t | o_t) of probabilities, all epochs over a batc
 
     L = - mean min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A) + mean (V(s_t, o_t) - R_t)^2.
 
-Training starts twice: once from the family's scripted traitor that hurts this victim most, to whose actions the actor's
-output, zero at first, is added (residual policy learning, Silver et al. 2018); and once without scripts, from the most
-harmful of many random networks (`scouting`). The policies on the way are compared on seeds of their own, and the
-strongest is returned: a team must not look robust because one training went astray.
+Training starts twice: once from what hurts this victim most of the family's scripted traitors and of doing nothing, to
+whose actions the actor's output, zero at first, is added (residual policy learning, Silver et al. 2018); once without
+scripts, from the most harmful of many random networks (`scouting`). The policies on the way are compared on seeds of
+their own, and the strongest is returned: a team must not look robust because one training went astray.
 
 Continuous exploration is correlated in time: noise that is drawn anew in each step cancels out before a team reacts to
 it (colored noise, Hollenstein et al. 2024). The likelihoods are those of the noise of one step.
@@ -49,7 +49,7 @@ from mir2bench.learning.policy import NetworkPolicy, script_output
 from mir2bench.learning.progress import Callback, Progress
 from mir2bench.learning.threads import one_torch_thread
 from mir2bench.partition import Partition
-from mir2bench.policies import Policy, build_scripted
+from mir2bench.policies import Policy, build_scripted, worst_behaviors
 from mir2bench.registration import VariantSpec
 
 REPORTS = 8
@@ -151,7 +151,7 @@ class LearnedAttacker:
         """
         check_attack(self.name, variant, phi, budget)
         strongest = Strongest(variant, victim, phi)
-        scripts = {name: build_scripted(p, variant) for name, p in variant.engine_class.scripted_traitors.items()}
+        scripts = {name: build_scripted(p, variant) for name, p in worst_behaviors(variant).items()}
         hardest = min(scripts, key=lambda name: strongest.returns_under(scripts[name]).mean(), default="")
         share = budget // self.config.starts
         for start, sequence in enumerate(np.random.SeedSequence(seed).spawn(self.config.starts)):
@@ -282,58 +282,54 @@ class _Training:
     def _rollout(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Play `rollout` steps in all worlds; return flat samples with their advantages and value targets.
 
-        Values are learned in units of 1 / (1 - gamma), so that they stay near 1 whatever the horizon.
+        Values are learned in units of 1 / (1 - gamma), so that they stay near 1 whatever the horizon. Nothing that is
+        done meanwhile depends on them: they are computed at the end, in one pass.
         """
         task, config = self.task, self.config
-        unit = 1.0 / (1.0 - min(config.gamma, 0.999))
-        samples: list[tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor]] = []
-        rewards, values, next_values, ended = [], [], [], []
-        value = self._value()
+        seen, states, masks, bases, outs, actions = [], [], [], [], [], []
+        rewards, terminated, ended = [], [], []
+        last_seen, last_states = [], []  # where episodes ended
         for _ in range(self.rollout):
             obs = torch.from_numpy(task.obs.copy())
-            state = torch.from_numpy(task.state.copy())
             mask = None if task.mask is None else torch.from_numpy(task.mask.astype(np.float32))
             base = self._base()
             out = self.actor(obs)[0] + base
             action = self._sample(out, mask)
-            samples.append((obs, state, mask, base, action, self._log_prob(out, mask, action)))
-            values.append(value * unit)
-            executed = action.numpy() if self.shape.discrete else action.clamp(-1.0, 1.0).numpy()
-            task.step(executed)
+            for kept, part in zip((seen, masks, bases, outs, actions), (obs, mask, base, out, action), strict=True):
+                kept.append(part)
+            states.append(torch.from_numpy(task.state.copy()))
+            task.step(action.numpy() if self.shape.discrete else action.clamp(-1.0, 1.0).numpy())
+            over = task.ended
             rewards.append(torch.from_numpy(task.reward.astype(np.float32)))
-            done = task.ended
-            value = self._value()
-            next_values.append(value * unit * torch.from_numpy(~task.terminated))
-            ended.append(torch.from_numpy(done))
-            if done.any():
-                self._forget(done)
+            terminated.append(torch.from_numpy(task.terminated.copy()))
+            ended.append(torch.from_numpy(over))
+            if over.any():
+                last_seen.append(torch.from_numpy(task.obs[over]))
+                last_states.append(torch.from_numpy(task.state[over]))
+                self._forget(over)
                 task.restart()
-                value = self._value()
-        advantage = torch.zeros(task.batch)
-        advantages = []
-        for t in reversed(range(self.rollout)):
-            delta = rewards[t] + config.gamma * next_values[t] - values[t]
-            advantage = delta + config.gamma * config.gae * ~ended[t] * advantage
-            advantages.append(advantage)
-        gains = torch.stack(advantages[::-1])
-        targets = (gains + torch.stack(values)) / unit
-        obs, state, mask, base, action, log_prob = zip(*samples, strict=True)
-        legal = None if mask[0] is None else torch.cat([m for m in mask if m is not None])
-        return (
-            torch.cat(obs),
-            torch.cat(state),
-            legal,
-            torch.cat(base),
-            torch.cat(action),
-            torch.cat(log_prob),
-            gains.flatten(),
-            targets.flatten(),
-        )
+        obs, state, base, out, action = map(torch.cat, (seen, states, bases, outs, actions))
+        mask = None if masks[0] is None else torch.cat(masks)
 
-    def _value(self) -> Tensor:
-        """Return V of the task's current states, (B,), in units of 1 / (1 - gamma)."""
-        obs = torch.from_numpy(self.task.obs)
-        return self.value(torch.from_numpy(self.task.state), obs, obs.new_zeros(*obs.shape[:2], 0))
+        unit = 1.0 / (1.0 - min(config.gamma, 0.999))
+        all_obs = torch.cat([obs, torch.from_numpy(task.obs), *last_seen])
+        all_states = torch.cat([state, torch.from_numpy(task.state), *last_states])
+        judged = self.value(all_states, all_obs, all_obs.new_zeros(*all_obs.shape[:2], 0)) * unit
+        steps, batch = len(obs), task.batch
+        values = judged[:steps].view(-1, batch)
+        next_values = judged[batch : steps + batch].view(-1, batch).clone()
+        over = torch.stack(ended)
+        next_values[over] = judged[steps + batch :]
+        next_values[torch.stack(terminated)] = 0.0
+        delta = torch.stack(rewards) + config.gamma * next_values - values
+        advantage = torch.zeros_like(delta)
+        ahead = torch.zeros(batch)
+        for t in reversed(range(self.rollout)):
+            ahead = delta[t] + config.gamma * config.gae * ~over[t] * ahead
+            advantage[t] = ahead
+        target = (advantage + values) / unit
+        log_prob = self._log_prob(out, mask, action)
+        return obs, state, mask, base, action, log_prob, advantage.flatten(), target.flatten()
 
     def _base(self) -> Tensor:
         """Return what the script adds to the actor's outputs now, (B, n, A); zeros without one."""

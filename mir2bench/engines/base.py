@@ -8,9 +8,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.seeding import np_random
 
-from mir2bench.errors import ActionError, ConfigError, MissingDependencyError, PartitionError, unknown_name
+from mir2bench.errors import (
+    ActionError,
+    ConfigError,
+    GameError,
+    MissingDependencyError,
+    PartitionError,
+    unknown_name,
+)
 from mir2bench.partition import Partition, sample_partition
 from mir2bench.registration import VariantSpec, list_variants, spec
 
@@ -76,6 +84,8 @@ class Engine(Protocol):
         planted: name of the scripted team with a planted weakness, the unit test of attackers: it plays well, but one
             adversary can cause a rare event after which it collapses. "", or left out, where a family has none.
         scripted_traitors: name -> "module:Class" of scripted worst behaviors.
+        program: name and version of the outside program that plays, once it has started; "" until then, or left out
+            where there is none. Results keep it.
         external: whether each world is a program outside this process, too costly to be made by the hundred. False, or
             left out, for all others.
         reached: function of phi (B, N) that tells in which worlds, (B,) bool, the team is where it wants to be now.
@@ -94,6 +104,7 @@ class Engine(Protocol):
     channels: Mapping[str, np.ndarray]
     terminated: np.ndarray
     interrupted: np.ndarray | None = None
+    program: str = ""
     scripted_teams: ClassVar[Mapping[str, str]]
     planted: ClassVar[str] = ""
     scripted_traitors: ClassVar[Mapping[str, str]]
@@ -129,6 +140,9 @@ class Engine(Protocol):
         """Return a copy of one world's state, in the form that `initial_state` takes; also what drawing gets."""
         ...
 
+    def close(self) -> None:
+        """End what works for it outside this process; `reset` starts it anew. Left out where there is no such thing."""
+
 
 class Worlds:
     """B episodes of one variant: its engine, and one generator, one clock and one phi per world.
@@ -143,6 +157,7 @@ class Worlds:
 
     Attributes:
         engine: the physics with its arrays (`obs`, `state`, `mask`, `reward`, `channels`, `terminated`).
+        started: (B,) bool, whether a world has an episode, running or ended: it was reset, and not closed since.
         truncated: (B,) bool, the time limit was reached, or the episode lost, by a world that did not terminate.
         elapsed: (B,) int64, steps since reset.
         phi: (B, N) int8.
@@ -162,6 +177,7 @@ class Worlds:
         self.strict = strict
         self.layout: Layout = variant.layout
         self.engine: Engine = variant.engine_class(batch, variant.n_agents, threads=threads, **variant.engine_args)
+        self.started = np.zeros(batch, dtype=bool)
         self.truncated = np.zeros(batch, dtype=bool)
         self.elapsed = np.zeros(batch, dtype=np.int64)
         self.phi = np.zeros((batch, variant.n_agents), dtype=np.int8)
@@ -194,6 +210,7 @@ class Worlds:
 
         Raises:
             PartitionError, StateError: bad phi or start; nothing was changed then.
+            GameError: an outside program does not start; these worlds have no episode then.
             gymnasium.error.Error: a seed is not an integer of 0 or more.
         """
         indices = list(range(self.batch)) if worlds is None else [int(w) for w in worlds]
@@ -204,7 +221,12 @@ class Worlds:
             old if seed is None and old is not None else np_random(None if seed is None else operator.index(seed))[0]
             for old, seed in zip(kept, new, strict=True)
         ]
-        self.engine.reset(indices, generators, initial_state)
+        try:
+            self.engine.reset(indices, generators, initial_state)
+        except GameError:
+            self.started[indices] = False
+            raise
+        self.started[indices] = True
         n, k = self.variant.n_agents, self.variant.n_adversaries
         for world, generator in zip(indices, generators, strict=True):
             drawn = sample_partition(n, k, generator)
@@ -240,8 +262,11 @@ class Worlds:
             actions: (B, N, A) in [-1, 1], or (B, N) integers in [0, A).
 
         Raises:
+            ResetNeeded: a world was never reset, or closed.
             ActionError: wrong shape, not finite, out of range, or masked in strict mode; nothing was changed then.
         """
+        if not self.started.all():
+            raise ResetNeeded(f"{self.variant.id}: no episode is running. Call reset() first.")
         actions = self.check_actions(actions)
         self.engine.step(actions)
         self.elapsed += 1
@@ -250,6 +275,13 @@ class Worlds:
         if interrupted is not None:
             self.truncated |= interrupted
         self.truncated &= ~self.engine.terminated
+
+    def close(self) -> None:
+        """End all episodes, and what works for the engine outside this process; a reset starts both anew."""
+        self.started[:] = False
+        close = getattr(self.engine, "close", None)
+        if close is not None:
+            close()
 
     def check_actions(self, actions: np.ndarray) -> np.ndarray:
         """Return the actions to execute, or raise `ActionError`; see `step`."""

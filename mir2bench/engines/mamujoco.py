@@ -42,6 +42,7 @@ import numpy as np
 from mir2bench.engines.base import Layout
 from mir2bench.engines.mamujoco_physics import BatchSimulations, ForceSimulations, thread_count
 from mir2bench.engines.mamujoco_robots import CONTACT_COST, split, state_fields
+from mir2bench.engines.starts import read_numbers, read_start
 from mir2bench.errors import SpecError, StateError
 
 LIMIT = 1e10
@@ -257,20 +258,13 @@ def check_start(initial_state: Any, sizes: Mapping[str, int]) -> tuple[np.ndarra
     Raises:
         StateError: see `MamujocoEngine.reset`.
     """
-    if not isinstance(initial_state, Mapping) or set(initial_state) != set(sizes):
-        got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
-        raise StateError(
-            f'initial_state must be {{"qpos": ({sizes["qpos"]},), "qvel": ({sizes["qvel"]},)}} here, but it '
-            f"holds {got}."
-        )
+    form = f'{{"qpos": ({sizes["qpos"]},), "qvel": ({sizes["qvel"]},)}} here'
+    given = read_start(initial_state, sizes, form)
     values = []
     for name, size in sizes.items():
-        try:
-            value = np.array(initial_state[name], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise StateError(f"{name} must be {size} numbers: {error}.") from error
-        if value.shape != (size,) or not np.isfinite(value).all():
-            raise StateError(f"{name} must be {size} finite numbers, but it has shape {value.shape}: {value.tolist()}.")
+        value = read_numbers(name, given[name], (size,))
+        if not np.isfinite(value).all():
+            raise StateError(f"{name} must be {size} finite numbers, but it is {value.tolist()}.")
         if (np.abs(value) > LIMIT).any():
             raise StateError(
                 f"{name} must hold numbers from {-LIMIT:g} to {LIMIT:g}, since MuJoCo gives up beyond, but it is "

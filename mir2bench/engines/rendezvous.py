@@ -39,6 +39,7 @@ import numpy as np
 
 from mir2bench.engines import slices
 from mir2bench.engines.base import Layout
+from mir2bench.engines.starts import read_numbers, read_start
 from mir2bench.errors import SpecError, StateError
 
 ARENA_SIZE = 200.0  # cm, side of the square
@@ -178,15 +179,8 @@ class RendezvousEngine:
 
     def _check_start(self, initial_state: Any) -> np.ndarray:
         n = self.poses.shape[1]
-        if not isinstance(initial_state, Mapping) or set(initial_state) != {"poses"}:
-            got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
-            raise StateError(f'initial_state must be {{"poses": ({n}, 3) numbers}} here, but it holds {got}.')
-        try:
-            poses = np.array(initial_state["poses"], dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise StateError(f"poses must be an array of shape ({n}, 3): {error}.") from error
-        if poses.shape != (n, 3):
-            raise StateError(f"poses has shape {poses.shape}, but it must be ({n}, 3): x, y in cm, heading in rad.")
+        given = read_start(initial_state, {"poses"}, f'{{"poses": ({n}, 3) numbers}} here')
+        poses = read_numbers("poses", given["poses"], (n, 3), "x, y in cm, heading in rad")
         xy = poses[:, :2]
         bad = np.flatnonzero(~np.isfinite(poses).all(axis=1) | ~((xy >= 0) & (xy <= ARENA_SIZE)).all(axis=1))
         if bad.size:

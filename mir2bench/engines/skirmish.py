@@ -53,6 +53,7 @@ from mir2bench.engines.skirmish_units import (
     UnitType,
     unit_type,
 )
+from mir2bench.engines.starts import read_integers, read_numbers, read_start
 from mir2bench.errors import SpecError, StateError
 
 GAP = 0.05  # cells between neighbors at the start, before the jitter
@@ -166,7 +167,7 @@ class SkirmishEngine:
             if type(count) is not int or count < 1:
                 raise SpecError(f"Skirmish needs 1 or more {name}, but it got {count!r}.")
         for name, jitter in (("group_jitter", group_jitter), ("unit_jitter", unit_jitter)):
-            if not 0.0 <= jitter <= 2.0:
+            if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0.0 <= jitter <= 2.0:
                 raise SpecError(f"`{name}` must be a number of cells from 0 to 2, but it is {jitter!r}.")
         for name in (ally_type, enemy_type):
             unit_type(name)
@@ -280,36 +281,23 @@ class SkirmishEngine:
     def _check_start(self, initial_state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return units, targets and last actions of a start, or raise `StateError`."""
         n, m = self._n, self.targets.shape[1]
-        if not isinstance(initial_state, Mapping) or not {"allies", "enemies"} <= set(initial_state) <= _START_KEYS:
-            got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
-            raise StateError(
-                f'initial_state must be {{"allies": ({n}, 4), "enemies": ({m}, 4)}} here, rows of x, y, health, weapon '
-                f"cooldown, with {', '.join(sorted(_START_KEYS - {'allies', 'enemies'}))} as further keys at most; but "
-                f"it holds {got}."
-            )
+        given = read_start(initial_state, _UNITS, START_FORM.format(n=n, m=m), _MEMORY)
         units = np.concatenate(
             [
-                self._check_units("allies", initial_state["allies"], self._stats[:n]),
-                self._check_units("enemies", initial_state["enemies"], self._stats[n:]),
+                self._check_units("allies", given["allies"], self._stats[:n]),
+                self._check_units("enemies", given["enemies"], self._stats[n:]),
             ]
         )
         limits = {"targets": (m, n), "last_actions": (n, self.mask.shape[2])}
         targets, actions = (
-            _check_integers(key, initial_state.get(key, np.full(size, -1)), size, high)
+            read_integers(key, given.get(key, np.full(size, -1)), size, -1, high)
             for key, (size, high) in limits.items()
         )
         return units, targets, actions
 
     @staticmethod
     def _check_units(key: str, given: Any, stats: np.ndarray) -> np.ndarray:
-        try:
-            units = np.array(given, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise StateError(f"{key} must be an array of shape ({len(stats)}, 4): {error}.") from error
-        if units.shape != (len(stats), 4):
-            raise StateError(
-                f"{key} has shape {units.shape}, but it must be ({len(stats)}, 4): x, y, health, weapon cooldown."
-            )
+        units = read_numbers(key, given, (len(stats), 4), "x, y, health, weapon cooldown")
         x, y, health, cooldown = units.T
         alive = health > 0.0
         checks = (
@@ -332,7 +320,9 @@ class SkirmishEngine:
         return units
 
 
-_START_KEYS = {"allies", "enemies", "targets", "last_actions", "shots"}
+_UNITS = ("allies", "enemies")
+_MEMORY = ("targets", "last_actions", "shots")
+START_FORM = '{{"allies": ({n}, 4), "enemies": ({m}, 4)}} here, rows of x, y, health, weapon cooldown'
 
 
 def formation(count: int, diameter: float) -> np.ndarray:
@@ -359,13 +349,6 @@ def _row(kind: UnitType) -> tuple[float, ...]:
         kind.scan_range,
         kind.cooldown_unit,
     )
-
-
-def _check_integers(key: str, given: Any, size: int, high: int) -> np.ndarray:
-    values = np.asarray(given)
-    if values.shape != (size,) or values.dtype.kind not in "iu" or (values < -1).any() or (values >= high).any():
-        raise StateError(f"{key} must hold {size} integers from -1 to {high - 1}, but it is {given!r}.")
-    return values.astype(np.int64)
 
 
 @cache

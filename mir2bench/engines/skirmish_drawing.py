@@ -113,7 +113,7 @@ def _draw(
             _draw_trail(canvas, trails[:, unit], colors[unit])
     for unit in order:
         if units[unit, 2] <= 0.0:
-            _draw_dead(canvas, trails[-1, unit])
+            _draw_dead(canvas, trails[-1, unit], _mix(_ADVERSARY, 0.7) if colors[unit] == _ADVERSARY else _FADED)
     _draw_shots(canvas, np.asarray(now.get("shots", np.zeros((0, 4)))), enemies, strip)
     for unit in order:
         if units[unit, 2] > 0.0:
@@ -167,10 +167,10 @@ def _draw_trail(canvas: ImageDraw.ImageDraw, points: np.ndarray, color: Color) -
         canvas.line((*start, *end), fill=_mix(color, 0.35 * (1.0 - age / _TRAIL)), width=3 * _SCALE)
 
 
-def _draw_dead(canvas: ImageDraw.ImageDraw, center: np.ndarray) -> None:
+def _draw_dead(canvas: ImageDraw.ImageDraw, center: np.ndarray, color: Color) -> None:
     left, top, right, bottom = _box(center, 0.6 * _MARINE.radius * PIXELS * _SCALE)
     for line in ((left, top, right, bottom), (left, bottom, right, top)):
-        canvas.line(line, fill=_FADED, width=3 * _SCALE)
+        canvas.line(line, fill=color, width=3 * _SCALE)
 
 
 def _draw_shots(

@@ -94,6 +94,21 @@ class SmacEngine:
         self._signed, self._won, self._lost = np.zeros(batch), np.zeros(batch), np.zeros(batch)
         weakref.finalize(self, _close_all, self._games)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: all but running games, which cannot be copied."""
+        if any(game is not None for game in self._games):
+            raise GameError("Running games cannot be copied or sent to another process. Close the environment first.")
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        weakref.finalize(self, _close_all, self._games)
+
+    @property
+    def program(self) -> str:
+        """Name and version of the game, once one has started."""
+        return self.game_version and f"StarCraft II {self.game_version}"
+
     @property
     def channels(self) -> dict[str, np.ndarray]:
         """The rewards "team" and "signed"; "won" and "lost", 1.0 in the step of a victory or defeat; "restarts", 1.0 in

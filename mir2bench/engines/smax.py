@@ -36,6 +36,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mir2bench.engines.base import Layout
+from mir2bench.engines.starts import read_integers, read_numbers, read_start
 from mir2bench.errors import MissingDependencyError, SpecError, StateError
 
 SIZE = 32.0  # side of the map in cells; who touches its edge dies
@@ -43,6 +44,7 @@ HEALTH = 45.0  # hit points of a marine
 LOOPS_PER_SECOND = 16.0  # SMAX counts its weapons' cooldowns in seconds, mir2bench in game loops
 LOOPS = 8  # per step
 MAX_COOLDOWN = (0.61 + 2 / LOOPS_PER_SECOND) * LOOPS_PER_SECOND  # game loops, right after the slowest possible shot
+MIN_COOLDOWN = -10_000.0  # SMAX's cooldowns go on falling while nobody shoots
 SIGHT = 9.0  # cells; the unit of observed distances
 FIRST_ATTACK = 5  # action that attacks enemy 0
 
@@ -50,7 +52,9 @@ _MOVES = ("stop", "north", "south", "east", "west")
 _TYPES = ("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk")
 _OTHER = ("health", "dx", "dy", "last_move_x", "last_move_y", "last_attack", "cooldown", *(f"is_{t}" for t in _TYPES))
 _OWN = ("health", "x", "y", "cooldown", *(f"is_{t}" for t in _TYPES))
-_START_KEYS = {"allies", "enemies", "moves", "attacks", "goals", "targets", "shots"}
+_UNITS = ("allies", "enemies")
+_MEMORY = ("moves", "attacks", "goals", "targets", "shots")
+START_FORM = '{{"allies": ({n}, 4), "enemies": ({m}, 4)}} here, rows of x, y, health, weapon cooldown'
 
 
 class SmaxEngine:
@@ -212,30 +216,24 @@ class SmaxEngine:
     def _check_start(self, initial_state: Any) -> list[np.ndarray]:
         """Return the arrays that `Functions.place` takes, without the axis B, or raise `StateError`."""
         n, m = self._counts
-        if not isinstance(initial_state, Mapping) or not {"allies", "enemies"} <= set(initial_state) <= _START_KEYS:
-            got = sorted(initial_state) if isinstance(initial_state, Mapping) else type(initial_state).__name__
-            raise StateError(
-                f'initial_state must be {{"allies": ({n}, 4), "enemies": ({m}, 4)}} here, rows of x, y, health, weapon '
-                f"cooldown, with {', '.join(sorted(_START_KEYS - {'allies', 'enemies'}))} as further keys at most; but "
-                f"it holds {got}."
-            )
-        optional = {
-            "moves": np.zeros((n + m, 2)),
-            "attacks": np.zeros(n + m, dtype=np.int64),
-            "goals": np.zeros((m, 2)),
-            "targets": np.full(m, -1),
-        }
-        rows = [_numbers(key, initial_state[key], (count, 4)) for key, count in (("allies", n), ("enemies", m))]
-        for key, units in zip(("allies", "enemies"), rows, strict=True):
+        given = read_start(initial_state, _UNITS, START_FORM.format(n=n, m=m), _MEMORY)
+        rows = [
+            read_numbers(key, given[key], (count, 4), "x, y, health, weapon cooldown")
+            for key, count in zip(_UNITS, (n, m), strict=True)
+        ]
+        for key, units in zip(_UNITS, rows, strict=True):
             _check_units(key, units)
-        rest = [_numbers(key, initial_state.get(key, value), value.shape) for key, value in optional.items()]
-        limits = (("attacks", rest[1], 0, FIRST_ATTACK + max(n, m)), ("targets", rest[3], -1, n))
-        for key, values, low, high in limits:
-            if ((values < low) | (values >= high) | (values % 1 != 0)).any():
-                raise StateError(f"{key} must hold integers from {low} to {high - 1}, but it is {values.tolist()}.")
+        moves = read_numbers("moves", given.get("moves", np.zeros((n + m, 2))), (n + m, 2))
+        goals = read_numbers("goals", given.get("goals", np.zeros((m, 2))), (m, 2))
+        for key, values in (("moves", moves), ("goals", goals)):
+            if not (np.abs(values) <= SIZE).all():
+                raise StateError(f"{key} must lie between -{SIZE:g} and {SIZE:g}, but it is {values.tolist()}.")
+        attacks = read_integers(
+            "attacks", given.get("attacks", np.zeros(n + m, np.int64)), n + m, 0, FIRST_ATTACK + max(n, m)
+        )
+        targets = read_integers("targets", given.get("targets", np.full(m, -1)), m, -1, n)
         units = np.concatenate(rows)
         units[:, 3] /= LOOPS_PER_SECOND
-        moves, attacks, goals, targets = rest
         return [
             units.astype(np.float32),
             moves.astype(np.float32),
@@ -245,25 +243,17 @@ class SmaxEngine:
         ]
 
 
-def _numbers(key: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        values = np.array(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StateError(f"{key} must be an array of shape {shape}: {error}.") from error
-    if values.shape != shape:
-        raise StateError(f"{key} has shape {values.shape}, but it must be {shape}.")
-    if not np.isfinite(values).all():
-        raise StateError(f"{key} must be finite, but it holds {values[~np.isfinite(values)][0]}.")
-    return values
-
-
 def _check_units(key: str, units: np.ndarray) -> None:
     x, y, health, cooldown = units.T
     alive = health > 0.0
     inside = (np.minimum(x, y) > 0.0) & (np.maximum(x, y) < SIZE)
     checks = (
         ((health < 0.0) | (health > HEALTH), f"must have a health from 0 to {HEALTH:g}"),
-        (cooldown > MAX_COOLDOWN, f"must have a cooldown of {MAX_COOLDOWN:g} game loops at most"),
+        (~np.isfinite(units).all(axis=1), "are not finite"),
+        (
+            (cooldown < MIN_COOLDOWN) | (cooldown > MAX_COOLDOWN),
+            f"must have a cooldown from {MIN_COOLDOWN:,g} to {MAX_COOLDOWN:g} game loops",
+        ),
         (alive & ~inside, f"stand where nobody lives: 0 < x < {SIZE:g} and 0 < y < {SIZE:g}"),
     )
     for bad, what in checks:

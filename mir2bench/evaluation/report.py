@@ -163,7 +163,8 @@ def _page(summary: Mapping[str, Any], sections: Sequence[str]) -> str:
         f"<li><code>{escape(b['path'])}</code>: {escape(b['algorithm'])}, seed {b['seed']}, {escape(b['variant'])}</li>"
         for b in summary["bundles"]
     )
-    facts = {key: summary[key] for key in ("versions", "git_commit", "hardware", "time")}
+    named = ("versions", "programs", "git_commit", "hardware", "time")
+    facts = {key: summary[key] for key in named if summary.get(key)}
     return Template(_PAGE).substitute(
         title=escape(f"mir2bench: {', '.join(names)}"),
         subtitle=escape(

@@ -31,7 +31,7 @@ COLUMNS = {
 }
 _PACKAGES = (
     *("numpy", "numba", "torch", "gymnasium", "scipy", "pandas", "rliable", "safetensors"),
-    *("mujoco", "gymnasium-robotics", "jaxmarl", "onnxruntime"),  # not everywhere
+    *("mujoco", "gymnasium-robotics", "jax", "jaxmarl", "onnxruntime"),  # not everywhere
 )
 
 
@@ -100,6 +100,15 @@ def _played(jobs: Iterable[Job], store: Store) -> Iterator[tuple[Job, dict[str, 
 def count_lost(jobs: Iterable[Job], store: Store) -> int:
     """Return how many episodes played so far were cut short by a crash or an unstable simulation."""
     return sum(int(episodes.get("lost", 0)) for _, episodes in _played(jobs, store) if episodes is not None)
+
+
+def collect_programs(jobs: Iterable[Job], store: Store) -> list[str]:
+    """Return names and versions of the outside programs that played; one for each family that has one, or [].
+
+    Two versions of one game in a study are both named: their scores do not compare.
+    """
+    played = (episodes for _, episodes in _played(jobs, store) if episodes is not None)
+    return sorted({episodes["program"] for episodes in played if episodes.get("program")})
 
 
 def select(table: pd.DataFrame, **values: Any) -> pd.DataFrame:

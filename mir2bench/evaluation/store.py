@@ -25,8 +25,8 @@ from mir2bench.evaluation.files import differences, plain, settle_folder, storag
 from mir2bench.evaluation.jobs import Job, digest
 
 RESULT = "episodes.json"
-"""What a roll-out writes: lists "return", "length" and "won" (or null) over its episodes, and "lost", how many of them
-a crash cut short, if any; or `NOT_APPLICABLE`."""
+"""What a roll-out writes: lists "return", "length" and "won" (or null) over its episodes; "lost", how many of them a
+crash cut short, if any; "program", the outside program that played, if any. Or `NOT_APPLICABLE`."""
 NOT_APPLICABLE = "not_applicable"
 """Key of the reason why an attacker cannot play against a team."""
 _CARD = "job.json"

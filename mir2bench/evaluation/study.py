@@ -14,6 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 import mir2bench
+from mir2bench.engines.base import Worlds
 from mir2bench.errors import ConfigError, StudyError, unknown_name
 from mir2bench.evaluation.contenders import Contender, resolve_contenders
 from mir2bench.evaluation.executor import Failure, default_workers, execute
@@ -27,6 +28,7 @@ from mir2bench.evaluation.report import write_report
 from mir2bench.evaluation.scores import (
     collect_cells,
     collect_curves,
+    collect_programs,
     collect_scores,
     compute_time,
     count_lost,
@@ -90,6 +92,7 @@ class Study:
 
         Raises:
             UnknownNameError, ConfigError, PolicyError: what was named does not exist, does not fit or is damaged.
+            MissingDependencyError: a world needs a package or program that is not installed.
         """
         budget = get_budget(budget) if isinstance(budget, str) else budget
         if seeds is not None:
@@ -104,6 +107,8 @@ class Study:
         repeated = [s.id for i, s in enumerate(specs) if s in specs[:i]]
         if repeated:
             raise ConfigError(f"{repeated[0]} is named twice. Name each variant once.")
+        for variant in specs:
+            Worlds(variant, 1, threads=1)  # says what is not installed
         contenders = resolve_contenders(algorithms, policies, settings, range(budget.defender_seeds), specs)
         return cls(
             variants=specs,
@@ -269,6 +274,7 @@ class Study:
             **gaps,
             "results": [summarize(outcomes[v.id], v, select(attacks, variant=v.id)) for v in self.variants],
             "lost_episodes": count_lost(jobs, store),
+            "programs": collect_programs(jobs, store),
             "bundles": self._bundles(jobs, store),
             "time": {**compute_time(jobs, store), "last_session_wall_s": round(seconds, 3)},
             **environment(),

@@ -218,6 +218,7 @@ def _rollout(store: Store, job: Job, folder: Path, report: Callback | None) -> N
         "length": episodes.lengths.tolist(),
         "won": None if episodes.won is None else episodes.won.tolist(),
         **({"lost": episodes.lost} if episodes.lost else {}),
+        **({"program": episodes.program} if episodes.program else {}),
     }
     write_json(folder / RESULT, result, indent=None, sync=False)
 

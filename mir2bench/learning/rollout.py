@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -28,12 +28,14 @@ class Episodes:
         lengths: (E,) int64, steps.
         won: (E,) bool, or None in families without a `won` channel.
         lost: how many episodes a crash or an unstable simulation cut short.
+        program: name and version of the outside program that played, or "".
     """
 
     returns: np.ndarray
     lengths: np.ndarray
     won: np.ndarray | None
     lost: int = 0
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,21 @@ def rollout(
     """
     if (adversary is None) != (phi.weight == 0):
         raise ValueError(f"phi names {phi.weight} adversaries, but the adversary is {adversary!r}.")
-    batch = len(seeds)
-    worlds = Worlds(variant, batch, threads=1, strict=True)
-    worlds.reset(seeds=seeds, phi=phi)
+    with closing(Worlds(variant, len(seeds), threads=1, strict=True)) as worlds:
+        worlds.reset(seeds=seeds, phi=phi)
+        return _play(worlds, phi, (team, team_name), (adversary, adversary_name), watch)
+
+
+def _play(
+    worlds: Worlds,
+    phi: Partition,
+    one: tuple[Policy, str],
+    other: tuple[Policy | None, str],
+    watch: Callable[[Worlds], None] | None,
+) -> Episodes:
+    """Play the episodes that have begun; `one` is the team and its name, `other` the adversary and its name."""
+    (team, team_name), (adversary, adversary_name) = one, other
+    batch = worlds.batch
     if watch is not None:
         watch(worlds)
     engine, layout = worlds.engine, worlds.layout
@@ -150,7 +164,7 @@ def rollout(
             lost += int(interrupted[ended].sum())
         active &= ~ended
         if not active.any():
-            return Episodes(returns, lengths, won, lost)
+            return Episodes(returns, lengths, won, lost, getattr(engine, "program", ""))
         # Only first episodes count, but no engine need step a world that has ended.
         over = np.flatnonzero(worlds.done)
         if over.size:

@@ -30,7 +30,8 @@ class AttackerEnv(OneSidedEnv):
 
     Args:
         env: id, spec, or a made environment of mir2bench.
-        defender: the frozen team policy; what it chooses for adversaries is discarded.
+        defender: the frozen team policy; what it chooses for adversaries is discarded. Any policy that reads this
+            world's observations plays, also one that was trained in another world with the same ones.
         phi: partition of every episode; None draws one from Phi^alpha for each.
         reward: the reward channel that the adversaries minimize; None takes the variant's.
         kwargs: `render_mode` and `strict` of `GymEnv`, when `env` is an id or spec.

@@ -52,7 +52,6 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         self.action_space = action_space(self.worlds.layout)
         self._action_shape = self.worlds.layout.action_shape(1)[1:]
         self._history: list[dict[str, np.ndarray]] = []
-        self._running = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -73,7 +72,6 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self.worlds.generators[0] = self.np_random
         self.worlds.reset(phi=phi, initial_state=given.get("initial_state"))
-        self._running = True
         if self.render_mode is not None:
             self._history = [self.worlds.engine.snapshot(0)]
         return self.worlds.engine.obs[0].copy(), self._info()
@@ -85,7 +83,7 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
             ResetNeeded: no episode is running.
             ActionError: wrong shape, not finite, out of range, or masked in strict mode; nothing was changed then.
         """
-        if not self._running:
+        if not self.worlds.started[0] or self.worlds.done[0]:
             raise ResetNeeded(f"{self.variant.id}: no episode is running. Call reset() first, and after each episode.")
         try:
             joint = np.asarray(action)
@@ -100,7 +98,6 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         worlds, engine = self.worlds, self.worlds.engine
         worlds.step(joint[None])
         terminated, truncated = bool(engine.terminated[0]), bool(worlds.truncated[0])
-        self._running = not (terminated or truncated)
         if self.render_mode is not None:
             self._history.append(engine.snapshot(0))
         return engine.obs[0].copy(), float(engine.reward[0]), terminated, truncated, self._info()
@@ -120,6 +117,10 @@ class GymEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         if not self._history:
             raise ResetNeeded(f"{self.variant.id}: nothing to draw yet. Call reset() first.")
         return load_drawing(self.worlds.engine.drawing)(self._history, self.worlds.phi[0], self.variant)
+
+    def close(self) -> None:
+        """End the episode, and the game where there is one; a reset starts both anew."""
+        self.worlds.close()
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {key: value[0] for key, value in worlds_info(self.worlds).items()}

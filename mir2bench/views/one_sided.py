@@ -117,7 +117,7 @@ class OneSidedEnv(gymnasium.Env[np.ndarray, Any]):
         return actions, carry
 
     def _check_action(self, action: Any) -> np.ndarray:
-        if not self._started:
+        if not (self._started and self.worlds.started[0]):
             raise ResetNeeded(f"{type(self).__name__} of {self.variant.id}: call reset() first.")
         try:
             array = np.asarray(action)

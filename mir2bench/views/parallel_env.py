@@ -112,7 +112,9 @@ class TeamParallelEnv(ParallelEnv[str, np.ndarray, Any]):
         return self._env.render()
 
     def close(self) -> None:
-        """Release nothing: there is nothing to release."""
+        """End the episode, and the game where there is one; a reset starts both anew."""
+        self.agents = []
+        self._env.close()
 
     def _infos(self, info: dict[str, Any]) -> dict[str, dict[str, Any]]:
         infos: dict[str, dict[str, Any]] = {}

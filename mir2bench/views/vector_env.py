@@ -70,7 +70,6 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = action_space(self.worlds.layout)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._started = np.zeros(num_envs, dtype=bool)
         self._ended = np.zeros(num_envs, dtype=bool)
         self._history: list[list[dict[str, np.ndarray]]] = [[] for _ in range(num_envs)]
 
@@ -120,6 +119,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 f"{len(seeds)} seeds were given for {self.num_envs} worlds. Give one for each, or one integer."
             )
         self._start(mask, seeds=[seeds[i] for i in np.flatnonzero(mask)], **given)
+        self.closed = False
         return self.worlds.engine.obs.copy(), self._infos(mask)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -130,7 +130,7 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             ActionError: wrong shape, not finite, out of range, or masked in strict mode.
         """
         worlds, engine, ended = self.worlds, self.worlds.engine, self._ended
-        if not self._started.all():
+        if not self.worlds.started.all():
             raise ResetNeeded(f"{self.variant.id}: no episode is running. Call reset() first.")
         if self._autoreset is AutoresetMode.DISABLED and ended.any():
             raise ResetNeeded(
@@ -172,15 +172,18 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """
         if self.render_mode is None:
             raise no_render_mode(self.variant.id)
-        if not self._started.all():
+        if not self.worlds.started.all():
             raise ResetNeeded(f"{self.variant.id}: nothing to draw yet. Call reset() first.")
         draw = load_drawing(self.worlds.engine.drawing)
         return tuple(draw(h, phi, self.variant) for h, phi in zip(self._history, self.worlds.phi, strict=True))
 
+    def close_extras(self, **kwargs: Any) -> None:
+        """End all episodes, and the games where there are any; `close` of Gymnasium calls this once."""
+        self.worlds.close()
+
     def _start(self, which: np.ndarray, **options: Any) -> None:
         """Reset the worlds of a mask; `options` as for `Worlds.reset`."""
         self.worlds.reset(np.flatnonzero(which), **options)
-        self._started = self._started | which
         self._ended = self._ended & ~which
         if self.render_mode is not None:
             for world in np.flatnonzero(which).tolist():
