@@ -153,6 +153,13 @@ def test_large_jitter_stays_on_the_strip() -> None:
 # --- bad input ---
 
 
+class Unreadable:
+    """As a tensor that needs gradients."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise RuntimeError("Call detach() first.")
+
+
 GOOD = {"allies": [(5.0, 16.0, 45.0, 0.0)] * 2, "enemies": [(20.0, 16.0, 45.0, 0.0)]}
 
 
@@ -169,6 +176,11 @@ GOOD = {"allies": [(5.0, 16.0, 45.0, 0.0)] * 2, "enemies": [(20.0, 16.0, 45.0, 0
         ({**GOOD, "allies": "x"}, r"allies must hold real numbers in an array of shape \(2, 4\)"),
         ({**GOOD, "allies": [(5.0, 16.0, 45.0, 0.0), (5.0,)]}, r"allies must be .*; its rows are uneven"),
         ({**GOOD, "allies": np.full((2, 4), 16.0 + 1j)}, r"allies must hold real numbers"),
+        ({**GOOD, "allies": np.full((2, 4), np.longdouble("1e4000"))}, r"allies \[0, 1\] are not finite"),
+        (
+            {**GOOD, "allies": Unreadable()},
+            r"allies must be an array of shape \(2, 4\): .*cannot become one: Call detach",
+        ),
         ({**GOOD, "allies": [(5.0, 16.0, 45.0, 0.0)]}, r"allies has shape \(1, 4\), but it must be \(2, 4\): x, y, h"),
         ({**GOOD, "enemies": [(20.0, 16.0, math.nan, 0.0)]}, r"enemies \[0\] are not finite. First of them: \[20"),
         ({**GOOD, "enemies": [(32.0, 16.0, 45.0, 0.0)]}, r"enemies \[0\] are outside the map: 0 <= x < 32"),
@@ -243,6 +255,7 @@ def test_an_unknown_map_suggests_a_known_one(given: str, close: str) -> None:
         ({"enemies": "3"}, SpecError, "1 or more enemies, but it got '3'"),
         ({"enemies": 3, "ally_type": "marines"}, UnknownNameError, "No unit type `marines`. Did you mean `marine`?"),
         ({"enemies": 3, "group_jitter": -1.0}, SpecError, "`group_jitter` must be a number of cells from 0 to 2"),
+        ({"enemies": 3, "group_jitter": [0.5]}, SpecError, "group_jitter in `engine_args` must be a number or a text"),
         ({"enemies": 3, "group_jitter": "a"}, SpecError, "`group_jitter` must be a number of cells from 0 to 2"),
         ({"enemies": 3, "unit_jitter": math.nan}, SpecError, "`unit_jitter` must be a number of cells from 0 to 2"),
         ({"enemy": 3}, SpecError, "`engine_args` does not fit mir2bench.engines.skirmish:SkirmishEngine"),
