@@ -144,8 +144,8 @@ class VariantSpec:
             if not odd:
                 raise
             raise SpecError(
-                f"{self.id}: {', '.join(odd)} in `engine_args` must be a number or a text for {self.engine}, not a list "
-                "or a table."
+                f"{self.id}: {', '.join(odd)} in `engine_args` must be a number or a text for {self.engine}, "
+                "not a list or a table."
             ) from error
 
     @property

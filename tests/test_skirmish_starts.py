@@ -15,6 +15,7 @@ from skirmish_cases import ATTACK, FAR, STOP, started, step, variant
 import mir2bench
 from mir2bench.engines.base import Worlds
 from mir2bench.engines.skirmish import formation
+from mir2bench.engines.skirmish_units import UNIT_TYPES
 from mir2bench.errors import ActionError, SpecError, StateError, UnknownNameError
 
 # --- the maps ---
@@ -246,6 +247,25 @@ def test_an_illegal_action_is_explained() -> None:
 def test_an_unknown_map_suggests_a_known_one(given: str, close: str) -> None:
     with pytest.raises(UnknownNameError, match=f"No variant `{given}`. Did you mean .*`mir2bench/{close}`"):
         mir2bench.spec(given)
+
+
+@pytest.mark.parametrize("side", ["ally", "enemy"])
+def test_another_type_of_unit_is_a_row(monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    marine = UNIT_TYPES["marine"]
+    monkeypatch.setitem(UNIT_TYPES, "giant", replace(marine, health=125.0, radius=0.6, damage=10.0))
+    spec = replace(mir2bench.spec("Skirmish-3m-adv0-v0"), engine_args={"enemies": 3, f"{side}_type": "giant"})
+    worlds = Worlds(spec, 1)
+    worlds.reset(seeds=[0])
+    giants, marines = ("allies", "enemies") if side == "ally" else ("enemies", "allies")
+    start = worlds.engine.snapshot(0)
+    assert set(start[giants][:, 2]) == {125.0}
+    assert set(start[marines][:, 2]) == {45.0}
+    for units, x in ((giants, 14.0), (marines, 17.0)):
+        start[units][:, :2] = [(x, y) for y in (14.0, 16.0, 18.0)]
+    worlds.reset(initial_state={name: start[name] for name in ("allies", "enemies")})
+    worlds.step(np.array([[6, 7, 8]]))
+    hurt = {units: set((start[units] - worlds.engine.snapshot(0)[units])[:, 2]) for units in (giants, marines)}
+    assert hurt == {giants: {6.0}, marines: {10.0}}
 
 
 @pytest.mark.parametrize(
