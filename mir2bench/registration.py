@@ -130,14 +130,23 @@ class VariantSpec:
         """Sizes and names of observations, state and actions: an `engines.base.Layout`.
 
         Raises:
-            SpecError: `engine_args` holds a name that the engine does not take.
+            SpecError: `engine_args` holds a name, or a list or table, that the engine does not take.
         """
         function = self.engine_class.layout
         try:
             inspect.signature(function).bind(self.n_agents, **self.engine_args)
         except TypeError as error:
             raise SpecError(f"{self.id}: `engine_args` does not fit {self.engine}: {error}.") from error
-        return function(self.n_agents, **self.engine_args)
+        try:
+            return function(self.n_agents, **self.engine_args)
+        except TypeError as error:
+            odd = [name for name, value in self.engine_args.items() if isinstance(value, list | dict)]
+            if not odd:
+                raise
+            raise SpecError(
+                f"{self.id}: {', '.join(odd)} in `engine_args` must be a number or a text for {self.engine}, "
+                "not a list or a table."
+            ) from error
 
     @property
     def observation_fields(self) -> tuple[str, ...]:

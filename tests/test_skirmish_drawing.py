@@ -47,6 +47,15 @@ def test_units_stand_where_they_are_in_their_colors() -> None:
     assert colors(picture, 4.0, 10.0) == {drawing._FLOOR, drawing._GRID}
 
 
+def test_a_dead_adversary_is_a_red_cross() -> None:
+    fallen = snapshot(allies=[(x, y, 0.0, 0.0) for x, y, *_ in ALLIES])
+    picture = drawing.draw([fallen], PHI, VARIANT)
+    for unit, guilty in zip(ALLIES, PHI, strict=True):
+        row, column = pixel(unit[0], unit[1])
+        red, green, blue = picture[row, column].astype(int)
+        assert (red - green > 80 and red - blue > 80) == guilty
+
+
 def test_adversaries_wear_a_ring() -> None:
     picture = drawing.draw([snapshot()], PHI, VARIANT)
     for unit, color in ((ALLIES[0], drawing._FLOOR), (ALLIES[1], drawing._ADVERSARY)):

@@ -15,6 +15,7 @@ from skirmish_cases import ATTACK, FAR, STOP, started, step, variant
 import mir2bench
 from mir2bench.engines.base import Worlds
 from mir2bench.engines.skirmish import formation
+from mir2bench.engines.skirmish_units import UNIT_TYPES
 from mir2bench.errors import ActionError, SpecError, StateError, UnknownNameError
 
 # --- the maps ---
@@ -153,6 +154,13 @@ def test_large_jitter_stays_on_the_strip() -> None:
 # --- bad input ---
 
 
+class Unreadable:
+    """As a tensor that needs gradients."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise RuntimeError("Call detach() first.")
+
+
 GOOD = {"allies": [(5.0, 16.0, 45.0, 0.0)] * 2, "enemies": [(20.0, 16.0, 45.0, 0.0)]}
 
 
@@ -169,6 +177,11 @@ GOOD = {"allies": [(5.0, 16.0, 45.0, 0.0)] * 2, "enemies": [(20.0, 16.0, 45.0, 0
         ({**GOOD, "allies": "x"}, r"allies must hold real numbers in an array of shape \(2, 4\)"),
         ({**GOOD, "allies": [(5.0, 16.0, 45.0, 0.0), (5.0,)]}, r"allies must be .*; its rows are uneven"),
         ({**GOOD, "allies": np.full((2, 4), 16.0 + 1j)}, r"allies must hold real numbers"),
+        ({**GOOD, "allies": np.full((2, 4), np.longdouble("1e4000"))}, r"allies \[0, 1\] are not finite"),
+        (
+            {**GOOD, "allies": Unreadable()},
+            r"allies must be an array of shape \(2, 4\): .*cannot become one: Call detach",
+        ),
         ({**GOOD, "allies": [(5.0, 16.0, 45.0, 0.0)]}, r"allies has shape \(1, 4\), but it must be \(2, 4\): x, y, h"),
         ({**GOOD, "enemies": [(20.0, 16.0, math.nan, 0.0)]}, r"enemies \[0\] are not finite. First of them: \[20"),
         ({**GOOD, "enemies": [(32.0, 16.0, 45.0, 0.0)]}, r"enemies \[0\] are outside the map: 0 <= x < 32"),
@@ -236,6 +249,25 @@ def test_an_unknown_map_suggests_a_known_one(given: str, close: str) -> None:
         mir2bench.spec(given)
 
 
+@pytest.mark.parametrize("side", ["ally", "enemy"])
+def test_another_type_of_unit_is_a_row(monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    marine = UNIT_TYPES["marine"]
+    monkeypatch.setitem(UNIT_TYPES, "giant", replace(marine, health=125.0, radius=0.6, damage=10.0))
+    spec = replace(mir2bench.spec("Skirmish-3m-adv0-v0"), engine_args={"enemies": 3, f"{side}_type": "giant"})
+    worlds = Worlds(spec, 1)
+    worlds.reset(seeds=[0])
+    giants, marines = ("allies", "enemies") if side == "ally" else ("enemies", "allies")
+    start = worlds.engine.snapshot(0)
+    assert set(start[giants][:, 2]) == {125.0}
+    assert set(start[marines][:, 2]) == {45.0}
+    for units, x in ((giants, 14.0), (marines, 17.0)):
+        start[units][:, :2] = [(x, y) for y in (14.0, 16.0, 18.0)]
+    worlds.reset(initial_state={name: start[name] for name in ("allies", "enemies")})
+    worlds.step(np.array([[6, 7, 8]]))
+    hurt = {units: set((start[units] - worlds.engine.snapshot(0)[units])[:, 2]) for units in (giants, marines)}
+    assert hurt == {giants: {6.0}, marines: {10.0}}
+
+
 @pytest.mark.parametrize(
     ("args", "error", "message"),
     [
@@ -243,6 +275,7 @@ def test_an_unknown_map_suggests_a_known_one(given: str, close: str) -> None:
         ({"enemies": "3"}, SpecError, "1 or more enemies, but it got '3'"),
         ({"enemies": 3, "ally_type": "marines"}, UnknownNameError, "No unit type `marines`. Did you mean `marine`?"),
         ({"enemies": 3, "group_jitter": -1.0}, SpecError, "`group_jitter` must be a number of cells from 0 to 2"),
+        ({"enemies": 3, "group_jitter": [0.5]}, SpecError, "group_jitter in `engine_args` must be a number or a text"),
         ({"enemies": 3, "group_jitter": "a"}, SpecError, "`group_jitter` must be a number of cells from 0 to 2"),
         ({"enemies": 3, "unit_jitter": math.nan}, SpecError, "`unit_jitter` must be a number of cells from 0 to 2"),
         ({"enemy": 3}, SpecError, "`engine_args` does not fit mir2bench.engines.skirmish:SkirmishEngine"),

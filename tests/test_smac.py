@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from rich.console import Console
 from smac_stand_in import SMACMap, StarCraft2Env, install
 
 import mir2bench
+from mir2bench.attackers import make_attacker
+from mir2bench.defenders import make_defender
 from mir2bench.engines.base import Worlds
 from mir2bench.errors import ConfigError, GameError, MissingDependencyError, StateError
 from mir2bench.evaluation.protocol import get_budget
@@ -314,6 +317,45 @@ def test_closing_an_environment_ends_its_games(game: type[StarCraft2Env], face: 
             env.step(action)
 
 
+def test_games_that_started_before_one_failed_can_be_closed(
+    game: type[StarCraft2Env], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, _ = faces()["vector"]
+    env.reset(seed=0)
+    env.close()
+    launch = StarCraft2Env._launch
+
+    def once(self: StarCraft2Env) -> None:
+        game.fail_to_launch = 3 * any(other.running for other in game.launches)
+        launch(self)
+
+    monkeypatch.setattr(StarCraft2Env, "_launch", once)
+    with pytest.raises(GameError):
+        env.reset(seed=1)
+    assert [other.running for other in game.launches] == [False, False, True]
+    env.close()
+    assert not any(other.running for other in game.launches)
+
+
+def test_a_start_that_the_user_stopped_must_be_made_again(
+    game: type[StarCraft2Env], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = gymnasium.make("mir2bench/SMAC-3m-adv0-v0").unwrapped
+    env.reset(seed=0)
+    with pytest.raises(StateError):  # changes nothing
+        env.reset(options={"initial_state": 1})
+    env.step(np.ones(3, dtype=np.int64))
+
+    def stopped(self: StarCraft2Env) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StarCraft2Env, "_launch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        env.reset(seed=1)
+    with pytest.raises(ResetNeeded, match="no episode is running"):
+        env.step(np.ones(3, dtype=np.int64))
+
+
 def test_running_games_are_not_copied(game: type[StarCraft2Env]) -> None:
     worlds = Worlds(mir2bench.spec("SMAC-3m-adv0-v0"), 1)
     twin = copy.deepcopy(worlds)
@@ -340,12 +382,29 @@ def test_teams_of_skirmish_can_be_transferred(game: type[StarCraft2Env]) -> None
         targets(source, dataclasses.replace(options, levels=(0.0, 1.0)))
 
 
-def test_an_evaluation_leaves_no_game_behind(game: type[StarCraft2Env]) -> None:
+def evaluate() -> None:
     variant = mir2bench.spec("SMAC-3m-adv0-v0")
+    rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2))
+
+
+def train() -> None:
+    variant = mir2bench.spec("SMAC-3m-adv0-v0")
+    make_defender("maddpg", variant, {"worlds": 2}).train(variant, seed=0, budget=8)
+
+
+def attack() -> None:
+    variant = mir2bench.spec("SMAC-4m_vs_3m-adv1-v0")
+    attacker = make_attacker("sb3-ppo", variant, {"starts": 1, "worlds": 2})
+    attacker.attack(variant, RandomPolicy(variant.layout), Partition.of(4, [0]), seed=0, budget=64)
+
+
+@pytest.mark.parametrize("work", [evaluate, train, attack])
+def test_finished_work_leaves_no_game_behind(game: type[StarCraft2Env], work: Callable[[], None]) -> None:
     gc.disable()  # the games must not wait for it
     try:
-        rollout(variant, RandomPolicy(variant.layout), Partition.of(3), None, range(2))
-        assert [launch.running for launch in game.launches] == [False, False]
+        work()
+        assert game.launches
+        assert not any(launch.running for launch in game.launches)
     finally:
         gc.enable()
 

@@ -289,6 +289,7 @@ def test_a_snapshot_resumes(three: Worlds) -> None:
             {"enemies": np.full((3, 4), [32.0, 4.0, 45.0, 0.0])},
             r"enemies \[0, 1, 2\] stand where nobody lives: 0 < x < 32",
         ),
+        ({"enemies": [[3.0, 4.0, 45.0, 0.0]] * 2 + [[1e300, 4.0, 0.0, 0.0]]}, r"enemies \[2\] lie farther than 1,000"),
         ({"enemies": np.full((3, 4), [3.0, 4.0, 46.0, 0.0])}, "must have a health from 0 to 45"),
         (
             {"enemies": np.full((3, 4), [3.0, 4.0, 45.0, MAX_COOLDOWN + 0.1])},

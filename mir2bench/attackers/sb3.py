@@ -13,7 +13,7 @@ the masks while it trains: an illegal choice becomes the first legal action.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -155,11 +155,11 @@ class Sb3PpoAttacker:
         length = max(2, min(config.rollout, budget // (4 * worlds)))
         minibatches = min(config.minibatches, length // 2)
         length -= length % minibatches
+        task = StaggeredTask(variant, worlds, victim, phi, seed)
+        env = _AdversaryVecEnv(task, unit=1.0 / (1.0 - min(config.gamma, 0.999)))
         model = PPO(
             "MlpPolicy",
-            _AdversaryVecEnv(
-                StaggeredTask(variant, worlds, victim, phi, seed), unit=1.0 / (1.0 - min(config.gamma, 0.999))
-            ),
+            env,
             learning_rate=lambda left: config.lr * left,
             n_steps=length,
             batch_size=worlds * length // minibatches,
@@ -193,7 +193,8 @@ class Sb3PpoAttacker:
             if done in marks:
                 report(_export(model, shape), used + done * steps)
 
-        model.learn(rounds * steps, callback=_AfterUpdates(after_update))
+        with closing(env):
+            model.learn(rounds * steps, callback=_AfterUpdates(after_update))
 
 
 class _AfterUpdates(BaseCallback):
@@ -297,7 +298,8 @@ class _AdversaryVecEnv(VecEnv):
         return self._obs(), rewards, ended, infos
 
     def close(self) -> None:
-        """Do nothing: nothing is open."""
+        """End the task's episodes."""
+        self._task.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """Return None for each world: there is nothing to render."""

@@ -27,6 +27,7 @@ Differences from the paper's description and its authors' code:
 from __future__ import annotations
 
 import copy
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -261,10 +262,7 @@ class MADDPG:
         Raises:
             CheckpointError: what is to be continued is damaged, or another training.
         """
-        task = self.task(variant, seed)
         clean = Partition.of(variant.n_agents)
-        task.reset()
-        learner = self.Learner(task, self.config, seed)
 
         def measure(policy: Policy) -> dict[str, float]:
             episodes = max(8, min(CURVE_EPISODES, 200 * CURVE_EPISODES // variant.horizon))
@@ -273,14 +271,17 @@ class MADDPG:
             figures = {GREEDY_RETURN: float(played.returns.mean())}
             return figures if played.won is None else figures | {GREEDY_WINS: float(played.won.mean())}
 
-        loop.train(
-            task,
-            learner,
-            self.config,
-            budget=budget,
-            seed=seed,
-            measure=measure,
-            callback=callback,
-            checkpoint=checkpoint,
-        )
+        with closing(self.task(variant, seed)) as task:
+            task.reset()
+            learner = self.Learner(task, self.config, seed)
+            loop.train(
+                task,
+                learner,
+                self.config,
+                budget=budget,
+                seed=seed,
+                measure=measure,
+                callback=callback,
+                checkpoint=checkpoint,
+            )
         return learner.policy

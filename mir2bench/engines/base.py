@@ -14,9 +14,9 @@ from gymnasium.utils.seeding import np_random
 from mir2bench.errors import (
     ActionError,
     ConfigError,
-    GameError,
     MissingDependencyError,
     PartitionError,
+    StateError,
     unknown_name,
 )
 from mir2bench.partition import Partition, sample_partition
@@ -223,7 +223,9 @@ class Worlds:
         ]
         try:
             self.engine.reset(indices, generators, initial_state)
-        except GameError:
+        except StateError:
+            raise
+        except BaseException:  # a game that does not start, or a user who will not wait for it
             self.started[indices] = False
             raise
         self.started[indices] = True

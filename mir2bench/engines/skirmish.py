@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -167,7 +168,7 @@ class SkirmishEngine:
             if type(count) is not int or count < 1:
                 raise SpecError(f"Skirmish needs 1 or more {name}, but it got {count!r}.")
         for name, jitter in (("group_jitter", group_jitter), ("unit_jitter", unit_jitter)):
-            if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0.0 <= jitter <= 2.0:
+            if isinstance(jitter, bool) or not isinstance(jitter, Real) or not 0.0 <= jitter <= 2.0:
                 raise SpecError(f"`{name}` must be a number of cells from 0 to 2, but it is {jitter!r}.")
         for name in (ally_type, enemy_type):
             unit_type(name)

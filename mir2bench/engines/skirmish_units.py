@@ -1,4 +1,4 @@
-"""The constants of the Skirmish worlds, and their unit types as data: another kind of unit is another row.
+"""The constants of the Skirmish worlds, and unit types as data: another unit that walks and shoots is another row.
 
 Lengths are in map cells; times are in game loops, of which StarCraft II runs 16 in a second of "normal" speed.
 """

@@ -45,6 +45,7 @@ LOOPS_PER_SECOND = 16.0  # SMAX counts its weapons' cooldowns in seconds, mir2be
 LOOPS = 8  # per step
 MAX_COOLDOWN = (0.61 + 2 / LOOPS_PER_SECOND) * LOOPS_PER_SECOND  # game loops, right after the slowest possible shot
 MIN_COOLDOWN = -10_000.0  # SMAX's cooldowns go on falling while nobody shoots
+FAR = 1_000.0  # cells; the dead may lie off the map, but not where float32 ends
 SIGHT = 9.0  # cells; the unit of observed distances
 FIRST_ATTACK = 5  # action that attacks enemy 0
 
@@ -254,6 +255,7 @@ def _check_units(key: str, units: np.ndarray) -> None:
             (cooldown < MIN_COOLDOWN) | (cooldown > MAX_COOLDOWN),
             f"must have a cooldown from {MIN_COOLDOWN:,g} to {MAX_COOLDOWN:g} game loops",
         ),
+        (np.maximum(np.abs(x), np.abs(y)) > FAR, f"lie farther than {FAR:,g} cells from the map"),
         (alive & ~inside, f"stand where nobody lives: 0 < x < {SIZE:g} and 0 < y < {SIZE:g}"),
     )
     for bad, what in checks:

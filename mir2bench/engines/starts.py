@@ -46,11 +46,14 @@ def read_numbers(name: str, given: Any, shape: tuple[int, ...], meaning: str = "
         values = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise StateError(f"{name} must be an array of shape {told}; its rows are uneven: {error}.") from error
+    except RuntimeError as error:  # tensors that need gradients, for example
+        raise StateError(f"{name} must be an array of shape {told}, but it cannot become one: {error}") from error
     if values.dtype.kind not in "biuf":
         raise StateError(f"{name} must hold real numbers in an array of shape {told}, but it is {given!r}.")
     if values.shape != shape:
         raise StateError(f"{name} has shape {values.shape}, but it must be {told}.")
-    return values.astype(np.float64)
+    with np.errstate(over="ignore"):  # infinite then
+        return values.astype(np.float64)
 
 
 def read_integers(name: str, given: Any, size: int, low: int, high: int) -> np.ndarray:
@@ -61,7 +64,7 @@ def read_integers(name: str, given: Any, size: int, low: int, high: int) -> np.n
     """
     try:
         values = np.asarray(given)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         values = np.empty(0)
     if values.shape != (size,) or values.dtype.kind not in "iu" or not ((values >= low) & (values < high)).all():
         raise StateError(f"{name} must hold {size} integers from {low} to {high - 1}, but it is {given!r}.")

@@ -145,6 +145,10 @@ class TeamTask:
         self.worlds.step(actions)
         self._tape.play(actions)
 
+    def close(self) -> None:
+        """End all episodes, and the games where there are any."""
+        self.worlds.close()
+
     def state_dict(self) -> State:
         """See `state.Stateful`."""
         return {"worlds": self._tape.state_dict(), "phi": self.phi, "rng": state_of(self._rng)}
@@ -231,3 +235,7 @@ class AdversaryTask:
         engine = self.worlds.engine
         team, self._carry = self._victim.act(engine.obs, self._carry, engine.mask, rng=self._rng)
         self.worlds.step(perturb(team, actions, self._phi))
+
+    def close(self) -> None:
+        """End all episodes, and the games where there are any."""
+        self.worlds.close()

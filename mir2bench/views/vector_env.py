@@ -118,8 +118,8 @@ class VectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ConfigError(
                 f"{len(seeds)} seeds were given for {self.num_envs} worlds. Give one for each, or one integer."
             )
+        self.closed = False  # also if only some of the games start
         self._start(mask, seeds=[seeds[i] for i in np.flatnonzero(mask)], **given)
-        self.closed = False
         return self.worlds.engine.obs.copy(), self._infos(mask)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
