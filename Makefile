@@ -11,7 +11,7 @@ evaluate: $(READY)  ## the main job: MADDPG and MIR2 against trained worst-case 
 	$(BIN)/python -m mir2bench.evaluate --algo maddpg mir2
 
 test: lint  ## all checks and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 
 lint: $(READY)  ## style, types, import layers, spelling
 	$(BIN)/ruff check .

@@ -40,11 +40,11 @@ ENGINES = ("mamujoco:MamujocoEngine", "mamujoco_robotics:RoboticsEngine")
     [
         ({"qpos": np.zeros(9)}, r"must be \{\"qpos\": \(9,\), \"qvel\": \(9,\)\} here, but it holds \['qpos'\]"),
         ([1], "but it holds list"),
-        ({"qpos": np.zeros(8), "qvel": np.zeros(9)}, r"qpos must be 9 finite numbers, but it has shape \(8,\)"),
+        ({"qpos": np.zeros(8), "qvel": np.zeros(9)}, r"qpos has shape \(8,\), but it must be \(9,\)"),
         ({"qpos": np.zeros(9), "qvel": np.full(9, np.nan)}, "qvel must be 9 finite numbers"),
         ({"qpos": np.full(9, 1.1e10), "qvel": np.zeros(9)}, r"qpos must hold numbers from -1e\+10 to 1e\+10, .*11000"),
         ({"qpos": np.zeros(9), "qvel": np.full(9, -2e10)}, r"qvel must hold numbers from -1e\+10 to 1e\+10"),
-        ({"qpos": "x", "qvel": np.zeros(9)}, "qpos must be 9 numbers"),
+        ({"qpos": "x", "qvel": np.zeros(9)}, r"qpos must hold real numbers in an array of shape \(9,\)"),
     ],
 )
 def test_bad_starts(start: Any, message: str) -> None:
