@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Written last, so that a setup that was interrupted starts again.
 READY := $(VENV)/.ready
 
-.PHONY: evaluate test lint docs clean
+.PHONY: evaluate test lint docs notebooks figures clean
 
 evaluate: $(READY)  ## the main job: MADDPG and MIR2 against trained worst-case adversaries
 	$(BIN)/python -m mir2bench.evaluate --algo maddpg mir2
@@ -22,6 +22,12 @@ lint: $(READY)  ## style, types, import layers, spelling
 
 docs: $(READY)  ## the documentation site, in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(READY)  ## run the notebooks anew, with their full budgets; about two minutes
+	$(BIN)/python docs/notebooks.py
+
+figures: $(READY)  ## every figure of docs/ that committed data can give, drawn again without training
+	$(BIN)/python docs/figures.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -6,7 +6,7 @@
 2. Files of the checkout outside `docs/` that pages link to become part of the site, under `repository/`; links to
    folders of results lead to their section of the page of results.
 3. Notebooks become pages.
-4. In the navigation a folder stands for its pages, and what is not there is left out.
+4. In the navigation a folder stands for its pages.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _module(name: str) -> Any:
 
 
 def on_config(config: Any) -> Any:
-    """Expand the folders of the navigation, and drop what is not there."""
+    """Expand the folders of the navigation."""
     docs = Path(config.docs_dir)
 
     def expand(entries: list[Any]) -> list[Any]:
@@ -59,7 +59,7 @@ def on_config(config: Any) -> Any:
             elif value.startswith(f"{OUTSIDE}/") or (docs / value).exists():
                 kept.append(entry)
             else:
-                log.info("not written yet: %s", value)
+                log.warning("the navigation names a page that is not there: %s", value)
         return kept
 
     config.nav = expand(config.nav)

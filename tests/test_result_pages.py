@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from mir2bench.evaluation import protocol, statistics
 from mir2bench.evaluation.scores import COLUMNS
@@ -47,17 +44,6 @@ def test_columns_and_keys_are_all_there() -> None:
         for arm in entry["arms"].values()
     ]
     assert set(first_column(arm_keys)) == {key for arm in arms for key in arm}
-
-
-def test_the_block_gives_the_headline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(DOCS.parent)
-    (block,) = re.findall(r"```python\n(.*?)```", READING, re.DOTALL)
-    folder = re.findall(r'folder = "(.*?)"', block)[0]
-    (result,) = json.loads(Path(folder, "summary.json").read_text())["results"]
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(block, "docs/reading-a-result.md", "exec"), {})
-    worst = result["defenders"]["mir2"]["arms"]["worst"]
-    assert printed.getvalue().startswith(f"{worst['mean']:.2f} {{0: ")
 
 
 def test_constants_are_those_of_the_code() -> None:

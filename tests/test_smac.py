@@ -394,8 +394,9 @@ def train() -> None:
 
 def attack() -> None:
     variant = mir2bench.spec("SMAC-4m_vs_3m-adv1-v0")
-    attacker = make_attacker("sb3-ppo", variant, {"starts": 1, "worlds": 2})
-    attacker.attack(variant, RandomPolicy(variant.layout), Partition.of(4, [0]), seed=0, budget=64)
+    for name in ("sb3-ppo", "learned"):
+        attacker = make_attacker(name, variant, {"starts": 1, "worlds": 2})
+        attacker.attack(variant, RandomPolicy(variant.layout), Partition.of(4, [0]), seed=0, budget=64)
 
 
 @pytest.mark.parametrize("work", [evaluate, train, attack])

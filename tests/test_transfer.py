@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from documents import blocks
 
-import mir2bench
 from mir2bench.cli import run
-from mir2bench.content import content_dir
-from mir2bench.engines.base import Worlds
-from mir2bench.export import main as export_main
 from mir2bench.transfer import main
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -60,35 +56,6 @@ def test_targets_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
 # --- docs/robots.md ---
 
 
-def blocks(language: str) -> list[str]:
-    text = (DOCS / "robots.md").read_text(encoding="utf-8")
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.S | re.M)
-    return [re.sub(rf"^{indent}", "", code, flags=re.M) for indent, code in found]
-
-
-def test_the_robots_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
-    (export,) = blocks("bash")
-    words = export.replace("python -m mir2bench.export", "").replace("baselines", str(content_dir("baselines"))).split()
-    monkeypatch.chdir(tmp_path)
-    assert run(export_main, prog="export", args=words) == 0
-    space: dict = {}
-    for code in blocks("python"):
-        exec(compile(code, "docs/robots.md", "exec"), space)
-    assert len(space["returns"]) == 100
-    assert np.mean(space["returns"][-10:]) > 3 * np.mean(space["returns"][:10]) / 4  # they came together
-
-    # What the loop makes of poses is what the world observes, at walls as well.
-    variant = mir2bench.spec("RendezvousArena10-adv0-v0")
-    worlds = Worlds(variant, 1)
-    worlds.engine.conditions = worlds.engine.conditions.of({**variant.engine_args, "noise": 0.0})  # type: ignore[attr-defined]
-    poses = np.random.default_rng(0).uniform((10, 10, 0), (190, 190, 6), (10, 3))
-    poses[0, :2], poses[1, :2], poses[2, :2] = (3.5, 100.0), (150.0, 196.2), (196.5, 40.0)
-    worlds.reset(seeds=[0], initial_state={"poses": poses})
-    settled = worlds.engine.snapshot(0)["poses"]
-    np.testing.assert_allclose(space["observe"](settled), worlds.engine.obs[0], rtol=0, atol=1e-6)
-
-
 def test_the_loop_carries_memories(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     import torch
@@ -102,7 +69,8 @@ def test_the_loop_carries_memories(tmp_path: Path) -> None:
         policy = NetworkPolicy(Actor(ActorShape(60, 2, False, 8, True)).requires_grad_(False), 10)
     (tmp_path / "gru.onnx").write_bytes(actor_graph(policy))
     space: dict = {}
-    exec(compile(blocks("python")[0], "docs/robots.md", "exec"), space)
+    loop = next(block for block in blocks("docs/robots.md") if block.language == "python")
+    exec(compile(loop.text, "docs/robots.md", "exec"), space)
     act, carry, rng = space["load"](str(tmp_path / "gru.onnx")), policy.initial_carry(1), np.random.default_rng(0)
     for _ in range(4):
         obs = rng.normal(size=(10, 60)).astype(np.float32)

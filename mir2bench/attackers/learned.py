@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -158,10 +159,11 @@ class LearnedAttacker:
             script = (hardest, scripts[hardest]) if hardest and start == 0 else None
             own_seed = int(sequence.generate_state(1)[0])
             training = _Training(variant, victim, phi, self.config, share, own_seed, script)
-            for steps, losses in training.run():
-                scores = strongest.offer(training.policy, training.snapshot)
-                if callback is not None:
-                    callback(Progress(min(start * share + steps, budget), budget, {**scores, **losses}))
+            with closing(training.task):
+                for steps, losses in training.run():
+                    scores = strongest.offer(training.policy, training.snapshot)
+                    if callback is not None:
+                        callback(Progress(min(start * share + steps, budget), budget, {**scores, **losses}))
         return strongest.policy()
 
 

@@ -230,8 +230,8 @@ quarter of its budget by more than 1% of the score range and more than two stand
 <li><b>Intervals of returns</b> are 95% bootstrap intervals over whole training seeds, since all partitions of a seed
 share one team; <code>ci_independent</code> in summary.json is Student's interval over all results as if they were
 independent, as in the paper. <b>Normalized</b> aggregates and their stratified-bootstrap intervals are rliable's, with
-training seeds as runs and partitions as tasks; they resample each partition on its own and so come out narrower than
-intervals over whole seeds (<code>ci_clustered</code>), which decide what is called a tie.</li>
+training seeds as runs and partitions as tasks; they resample each partition on its own and so mostly
+come out narrower than intervals over whole seeds (<code>ci_clustered</code>), which decide what is called a tie.</li>
 <li>With a single training seed, intervals are over partitions (attacked) or episodes (clean) and say nothing about
 another training run.</li>
 </ul>

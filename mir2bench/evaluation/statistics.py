@@ -5,8 +5,9 @@ a cell. Where there is a single seed, an interval can only speak of the partitio
 episodes) and says so in `ci_over`.
 
 rliable resamples the seeds of each partition on their own, as if a seed's teams in two partitions were different ones.
-They are the same team, so its intervals come out too narrow here. They are given because the field reads them; beside
-each stands one that resamples whole seeds (`ci_clustered`), and that one decides what is called a tie.
+They are the same team, so its intervals come out too narrow here where a good seed is good in all partitions, and may
+come out too wide where it is bad in others. They are given because the field reads them; beside each stands one that
+resamples whole seeds (`ci_clustered`), and that one decides what is called a tie.
 """
 
 from __future__ import annotations
