@@ -69,15 +69,15 @@ class MissingDependencyError(Mir2BenchError, ImportError):
     """An optional package is needed; the message holds the pip line that installs it."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Build the "did you mean" error for `name`, which is none of `known`.
 
     Args:
         kind: what was looked up, for example "variant".
-        name: what the caller gave.
+        name: what the caller gave, which need not be a text.
         known: all names that exist.
     """
-    names = sorted(known)
+    names, name = sorted(known), str(name)
     # Compare without case and namespace, so that `rendezvous10-adv1` still finds its id.
     short = {n.rsplit("/", 1)[-1].lower(): n for n in names}
     close = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower(), list(short), n=3, cutoff=0.5)

@@ -274,6 +274,7 @@ def test_another_type_of_unit_is_a_row(monkeypatch: pytest.MonkeyPatch, side: st
         ({"enemies": 0}, SpecError, "Skirmish needs 1 or more enemies, but it got 0"),
         ({"enemies": "3"}, SpecError, "1 or more enemies, but it got '3'"),
         ({"enemies": 3, "ally_type": "marines"}, UnknownNameError, "No unit type `marines`. Did you mean `marine`?"),
+        ({"enemies": 3, "enemy_type": 7}, UnknownNameError, "No unit type `7`. There are: marine"),
         ({"enemies": 3, "group_jitter": -1.0}, SpecError, "`group_jitter` must be a number of cells from 0 to 2"),
         ({"enemies": 3, "group_jitter": [0.5]}, SpecError, "group_jitter in `engine_args` must be a number or a text"),
         ({"enemies": 3, "group_jitter": "a"}, SpecError, "`group_jitter` must be a number of cells from 0 to 2"),

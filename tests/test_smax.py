@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.seeding import np_random
 
 import mir2bench
 from mir2bench.engines.base import Worlds
@@ -147,6 +148,20 @@ def test_partial_reset_leaves_the_others_alone(three: Worlds) -> None:
 
 
 @needs_jax
+def test_starts_do_not_share_their_key_with_the_first_step(three: Worlds) -> None:
+    import jax
+
+    from mir2bench.engines.smax_functions import functions
+
+    three.reset(seeds=[4, 5, 6])
+    start = three.engine.snapshot(1)["allies"][:, :2]
+    key = three.engine._keys[1].copy()  # type: ignore[attr-defined]
+    derived = np.stack([key, *jax.random.key_data(jax.random.split(jax.random.wrap_key_data(key)))])
+    places = np.asarray(functions(4, 3).start(derived).state.unit_positions)[:, :4]
+    assert not any(np.array_equal(start, place) for place in places)
+
+
+@needs_jax
 def test_it_is_jaxmarl_that_plays(three: Worlds) -> None:
     import jax
     from jaxmarl.environments.smax import HeuristicEnemySMAX
@@ -158,8 +173,9 @@ def test_it_is_jaxmarl_that_plays(three: Worlds) -> None:
     scenario = Scenario(jax.numpy.zeros(7, dtype=jax.numpy.uint8), 4, 3, False, False)
     env = HeuristicEnemySMAX(scenario=scenario)
     three.reset(seeds=[4, 5, 6])
-    key = jax.random.wrap_key_data(three.engine._keys[1].copy())  # type: ignore[attr-defined]
-    _, state = env.reset(jax.random.fold_in(key, 1))
+    drawn = np_random(5)[0].integers(2**32, size=(2, 2), dtype=np.uint32)
+    key, first = (jax.random.wrap_key_data(data) for data in drawn)
+    _, state = env.reset(first)
     order, rng, returns = [4, 0, 2, 1, 3, 5, 6, 7], np.random.default_rng(2), 0.0
     for _ in range(20):
         obs, legal = env.get_obs(state), env.get_avail_actions(state)

@@ -152,10 +152,14 @@ class SmaxEngine:
         chosen = np.array(worlds, dtype=np.int64)
         if not chosen.size:
             return
-        self._keys[chosen] = [generator.integers(2**32, size=2, dtype=np.uint32) for generator in generators]
         functions, batch = _functions(*self._counts), len(self._keys)
+        # Two keys, both drawn: what JAX derives from one key for the start may be what it derives for the first step.
+        keys = np.array([generator.integers(2**32, size=(2, 2), dtype=np.uint32) for generator in generators])
+        self._keys[chosen] = keys[:, 0]
         if start is None:
-            fresh = functions.start(self._keys)
+            first = self._keys.copy()
+            first[chosen] = keys[:, 1]
+            fresh = functions.start(first)
         else:
             fresh = functions.place(*(np.repeat(values[None], batch, axis=0) for values in start))
         which = np.zeros(batch, dtype=bool)

@@ -77,7 +77,7 @@ def functions(allies: int, enemies: int) -> Functions:
     template = env.reset(jax.random.PRNGKey(0))[1]
 
     def start(key: Any) -> Any:
-        return env.reset(jax.random.fold_in(_key(key), 1))[1]  # `advance` splits the key itself
+        return env.reset(_key(key))[1]
 
     def place(units: Any, moves: Any, attacks: Any, goals: Any, targets: Any) -> Any:
         battle = template.state.replace(
