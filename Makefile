@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Written last, so that a setup that was interrupted starts again.
 READY := $(VENV)/.ready
 
-.PHONY: evaluate test lint docs clean
+.PHONY: evaluate test lint docs notebooks clean
 
 evaluate: $(READY)  ## the main job: MADDPG and MIR2 against trained worst-case adversaries
 	$(BIN)/python -m mir2bench.evaluate --algo maddpg mir2
@@ -22,6 +22,9 @@ lint: $(READY)  ## style, types, import layers, spelling
 
 docs: $(READY)  ## the documentation site, in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(READY)  ## execute the notebooks in docs/ and keep what they print and draw
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-execute --inplace docs/notebooks/*.ipynb
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
