@@ -24,7 +24,7 @@ docs: $(READY)  ## the documentation site, in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 notebooks: $(READY)  ## execute the notebooks in docs/ and keep what they print and draw
-	OMP_NUM_THREADS=1 $(BIN)/jupyter-execute --inplace docs/notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python docs/execute.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).parent.parent
@@ -19,14 +19,11 @@ STRICT = "import warnings\nwarnings.simplefilter('error')"
 
 
 def execute(notebook: Any) -> None:
-    """Run all cells in a new kernel in which warnings are errors."""
+    """Run all cells at smoke budget, as `make notebooks` does, in a kernel in which warnings are errors."""
     notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "MIR2BENCH_SMOKE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    client = NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": ROOT / "docs" / "notebooks"}}
-    )
-    client.execute(env=env)
+    runpy.run_path(str(ROOT / "docs" / "execute.py"))["execute"](notebook, env=env)
 
 
 def outputs(notebook: Any) -> list[Any]:
