@@ -23,8 +23,8 @@ lint: $(READY)  ## style, types, import layers, spelling
 docs: $(READY)  ## the documentation site, in site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-notebooks: $(READY)  ## run the notebooks anew, with their full budgets; about two minutes
-	$(BIN)/python docs/notebooks.py
+notebooks: $(READY)  ## execute the notebooks in docs/ and keep what they print and draw
+	OMP_NUM_THREADS=1 $(BIN)/python docs/execute.py
 
 figures: $(READY)  ## every figure of docs/ that committed data can give, drawn again without training
 	$(BIN)/python docs/figures.py

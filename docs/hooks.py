@@ -6,7 +6,7 @@
 2. Files of the checkout outside `docs/` that pages link to become part of the site, under `repository/`; links to
    folders of results lead to their section of the page of results.
 3. Notebooks become pages.
-4. In the navigation a folder stands for its pages.
+4. In the navigation a folder stands for its pages; a page or folder that is not there is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mkdocs.plugins import get_plugin_logger
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,8 +28,6 @@ OUTSIDE = "repository"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 GENERATED = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 INLINE = re.compile(r"^<!-- inline: (\S+) -->$", re.MULTILINE)
-
-log = get_plugin_logger("mir2bench")
 
 
 def _module(name: str) -> Any:
@@ -43,7 +41,11 @@ def _module(name: str) -> Any:
 
 
 def on_config(config: Any) -> Any:
-    """Expand the folders of the navigation."""
+    """Expand the folders of the navigation.
+
+    Raises:
+        PluginError: the navigation names what is not there.
+    """
     docs = Path(config.docs_dir)
 
     def expand(entries: list[Any]) -> list[Any]:
@@ -51,15 +53,16 @@ def on_config(config: Any) -> Any:
         for entry in entries:
             title, value = next(iter(entry.items())) if isinstance(entry, dict) else (None, entry)
             if isinstance(value, list):
-                inside = expand(value)
-                kept += [{title: inside}] if inside else []
-            elif value.endswith("/"):
-                pages = sorted((docs / value).glob("*.md")) + sorted((docs / value).glob("*.ipynb"))
+                kept.append({title: expand(value)})
+                continue
+            place = ROOT / value.removeprefix(f"{OUTSIDE}/") if value.startswith(f"{OUTSIDE}/") else docs / value
+            pages = sorted(place.glob("*.md")) + sorted(place.glob("*.ipynb"))
+            if not (pages if value.endswith("/") else place.is_file()):
+                raise PluginError(f"the navigation in mkdocs.yml names {value}, but there is no such page. Write it.")
+            if value.endswith("/"):
                 kept += [p.relative_to(docs).with_suffix(".md").as_posix() for p in pages]
-            elif value.startswith(f"{OUTSIDE}/") or (docs / value).exists():
-                kept.append(entry)
             else:
-                log.warning("the navigation names a page that is not there: %s", value)
+                kept.append(entry)
         return kept
 
     config.nav = expand(config.nav)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import runpy
 import subprocess
 import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mkdocs.exceptions import PluginError
 
 import mir2bench
 from mir2bench.errors import MissingDependencyError
@@ -42,12 +45,25 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
     pages = {p.relative_to(tmp_path / "site").as_posix(): p.read_text() for p in tmp_path.rglob("*.html")}
     assert "mir2bench/Rendezvous10-v0" in pages["environments/rendezvous.html"]
     assert "2,000,000,000,000" in pages["protocols.html"]
+    for notebook in ("break_a_team", "inside_mir2"):
+        assert pages[f"notebooks/{notebook}.html"].count('src="data:image/png;base64,') >= 5
     assert "generated:" not in "".join(pages.values())
     # Nothing is fetched from elsewhere when a page is viewed.
     fetched = re.compile(
         r"""<(?:script|img|iframe)[^>]*\ssrc="?https?:|<link[^>]*rel="?stylesheet[^>]*href="?https?:"""
     )
     assert [name for name, text in pages.items() if fetched.search(text)] == []
+
+
+@pytest.mark.parametrize("missing", ["nowhere.md", "nowhere/", "repository/NOWHERE.md"])
+def test_a_page_of_the_navigation_that_is_not_there_is_an_error(missing: str) -> None:
+    hooks = runpy.run_path(str(ROOT / "docs" / "hooks.py"))
+    config = SimpleNamespace(docs_dir=str(ROOT / "docs"), nav=["index.md", {"Notebooks": ["notebooks/"]}])
+    expected = ["index.md", {"Notebooks": ["notebooks/break_a_team.md", "notebooks/inside_mir2.md"]}]
+    assert hooks["on_config"](config).nav == expected
+    config.nav = ["index.md", {"Home": [{"Page": missing}]}]
+    with pytest.raises(PluginError, match=missing):
+        hooks["on_config"](config)
 
 
 @pytest.mark.parametrize("variant", mir2bench.list_variants())
