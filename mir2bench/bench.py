@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import sys
 from typing import Annotated
 
@@ -36,6 +35,7 @@ def main(
     Args:
         what: engines for worlds and views, training for acting and learning, protocol for the jobs of a study.
     """
+    from mir2bench.evaluation.files import write_json
     from mir2bench.evaluation.scores import environment
 
     what.check()
@@ -50,7 +50,7 @@ def main(
     print(", ".join(f"{name} {version}" for name, version in versions.items() if version))
     if what.json_file is not None:
         text = {**where, "figures": [dataclasses.asdict(f) for f in figures]}
-        what.json_file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+        write_json(what.json_file, text)
     return 0
 
 

@@ -6,6 +6,7 @@ drifts still gives honest ratios.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,13 @@ class Options:
         if self.rounds < 1:
             raise ConfigError(f"--rounds must be 1 or more, but it is {self.rounds}.")
         file = self.json_file
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise ConfigError(f"cannot write {file}: its folder does not exist, or it is a folder itself.")
+        if file is None:
+            return
+        folder = file.absolute().parent
+        if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ConfigError(
+                f"cannot write {file}: its folder does not exist or is read-only, or it is a folder itself."
+            )
 
     def measure(self) -> list[Figure]:
         """Measure, and return the figures in the order in which they are shown."""
