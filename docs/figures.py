@@ -21,7 +21,7 @@ FORMATS = ("gif", "mp4", "png", "svg")
 
 KEPT = {
     "docs/images/a2dec-pomdp.svg": "drawn by hand",
-    "docs/images/*.gif": "the trained adversaries that they show were not committed",
+    "docs/images/cheetah.gif": "the trained adversary that it shows was not committed",
     "docs/results/*-halfcheetah2x3-*/figures/*-attack-budget.png": "the curves of its attacks were not committed",
     "docs/results/*-5m_vs_3m-*/figures/*-attack-budget.png": "the curves of its attacks were not committed",
     "docs/results/rendezvous10-embedding-flee/embedding.png": "its policies and points were not committed",
@@ -195,12 +195,38 @@ def of_transfer(names: list[str], root: Path) -> None:
             save(transfer.draw_bars(table), root / name)
 
 
+def of_film(names: list[str], root: Path) -> None:
+    """From a published team and the adversary in docs/images/adversaries, whose `policy.json` tells how it was made."""
+    from mir2bench.render import Options, main
+
+    for name in names:
+        team, adversary, seed, every, fps = FILMS[name]
+        main(
+            Options(
+                policy=str(ROOT / "baselines" / team / "seed0"),
+                attacker=str(ROOT / "docs" / "images" / "adversaries" / adversary),
+                out=root / name,
+                seed=seed,
+                every=every,
+                fps=fps,
+            )
+        )
+
+
+FILMS = {
+    "docs/images/attack.gif": ("mir2/Rendezvous10-adv1-v0", "rendezvous", 1, 2, 20),
+    "docs/images/traitor.gif": ("maddpg/Skirmish-4m_vs_3m-adv1-v0", "skirmish", 0, 1, 4),
+}
+"""Team, adversary, seed of the start, every n-th step, and frames per second."""
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a figure as `analyze` does."""
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 RULES: dict[str, Callable[[list[str], Path], None]] = {
+    **dict.fromkeys(FILMS, of_film),
     "docs/results/*/figures/*.png": of_study,
     "docs/results/*-timing/timing.*": of_timing,
     "docs/results/*-embedding-*/shift.png": of_shift,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +31,7 @@ def run(
 
     Returns:
         What `main` returned (0 for None); 2 if a `Mir2BenchError` came, whose text went to stderr as one line;
-        130 if the user pressed Ctrl-C.
+        130 if the user pressed Ctrl-C; 141 if nobody reads the output any more.
     """
     import tyro  # slow to import, and `import mir2bench` must be quick
 
@@ -49,6 +50,9 @@ def tell_errors(call: Callable[..., Any], *args: Any, **options: Any) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output, such as `head`, has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def parse_phi(text: str, n_agents: int, n_adversaries: int | None = None) -> Partition:

@@ -330,3 +330,17 @@ def _workers_of(out: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def test_a_reader_who_has_enough_sees_no_traceback() -> None:
+    code = "import sys; from mir2bench.cli import tell_errors; sys.exit(tell_errors(lambda: print('word ' * 100_000)))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ}
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(4)
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
