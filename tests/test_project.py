@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -195,3 +197,14 @@ def test_readme_is_short_and_shows_a_picture() -> None:
     assert len(README.splitlines()) <= 100
     (image,) = re.findall(r"!\[.+\]\((.+)\)", README)
     assert 10_000 < (ROOT / image).stat().st_size < 2_000_000
+
+
+def test_readme_shows_the_current_board() -> None:
+    board = json.loads((ROOT / "leaderboards/Rendezvous10-adv1-v0/board.json").read_text())
+    shown = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.MULTILINE)
+
+    def text(score: dict[str, Any]) -> str:
+        return f"{score['mean']:.2f} [{score['ci'][0]:.2f}, {score['ci'][1]:.2f}]"
+
+    rows = [(row["group"], row["name"], text(row["clean"]), text(row["worst"])) for row in board["verified"]]
+    assert shown == [row for row in rows if row[1] not in ("Scripted: idle", "Scripted: random")]
