@@ -124,6 +124,19 @@ def test_a_baseline_exported_plays_the_same_episodes(tmp_path: Path, capsys: pyt
     assert "exists" in capsys.readouterr().err
 
 
+def test_a_graph_without_a_name_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = str(content_dir("baselines") / "mir2" / "Rendezvous10-adv1-v0" / "seed0")
+    assert run(main, prog="export", args=[source, "--onnx"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["Rendezvous10-adv1-v0-mir2-seed0.onnx"]
+    assert run(main, prog="export", args=[source, "--onnx", "a.onnx", "b.onnx"]) == 2
+    assert "--onnx takes one file, not 2" in capsys.readouterr().err
+    assert run(main, prog="export", args=[source]) == 2
+    assert "nothing to write: give --onnx" in capsys.readouterr().err
+
+
 def test_masks_reach_graphs_that_ask_for_them(toy: list[str], tmp_path: Path) -> None:
     layout = mir2bench.spec(toy[1]).layout
     floats = onnx.TensorProto.FLOAT
