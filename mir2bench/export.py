@@ -28,7 +28,7 @@ class Options:
     source: tyro.conf.Positional[Path]
     """A policy bundle, or an ONNX file (what it must read and return: mir2bench/onnx_policies.py)."""
     onnx: Annotated[tuple[Path, ...] | None, tyro.conf.arg(metavar="[FILE]")] = None
-    """Write the graph of one agent's policy: observation in, actions or logits out. Without FILE the file is named after
+    """Write the graph of one agent's policy: observation in, actions or logits out. Without FILE it is named after
     variant, algorithm and seed."""
     bundle: Path | None = None
     """Write a bundle around the graph to this folder."""
