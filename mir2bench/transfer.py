@@ -29,7 +29,11 @@ Examples:
   python -m mir2bench.transfer --policy scripted:centroid --env Rendezvous10-adv1-v0 --attacker dodge --levels 0 1"""
 
 CLEAN, ATTACKED = "clean", "attacked"
-_UNTIL = {"return": "team return per episode", "reached": "share of episodes in which the team gathers"}
+_SHOWN = {
+    "return": "team return per episode",
+    "reached": "share of episodes it gathers in",
+    "steps": "steps until it gathers",
+}
 
 
 @dataclass(frozen=True)
@@ -191,20 +195,20 @@ def tabulate(episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_bars(table: pd.DataFrame) -> Figure:
-    """Draw returns and gathering rates of every policy in every world, clean and attacked (paper, Fig. 6b)."""
+    """Draw returns, gathering rates and times of every policy in every world, clean and attacked (paper, Fig. 6b)."""
     from matplotlib.figure import Figure
 
     from mir2bench.evaluation.figures import PALETTE
 
     worlds, policies = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["policy"]))
-    figure = Figure(figsize=(10.0, 6.0))
-    panels = figure.subplots(2, 2, sharex=True, sharey="row", squeeze=False)
+    known = [value for value in _SHOWN if table[value].notna().any()]  # not every family has a goal
+    figure = Figure(figsize=(10.0, 2.5 * len(known) + 1.0))
+    panels = figure.subplots(len(known), 2, sharex=True, sharey="row", squeeze=False)
     width = 0.8 / len(policies)
     floor = 1.1 * float(table["return"].min())
     for column, arm in enumerate((CLEAN, ATTACKED)):
-        for line, (value, low, high) in enumerate(
-            (("return", "low", "high"), ("reached", "reached low", "reached high"))
-        ):
+        for line, value in enumerate(known):
+            low, high = ("low", "high") if value == "return" else (f"{value} low", f"{value} high")
             axes = panels[line, column]
             bottom = floor if value == "return" else 0.0
             for k, policy in enumerate(policies):
@@ -228,7 +232,7 @@ def draw_bars(table: pd.DataFrame) -> Figure:
                 axes.set_title(arm, fontsize=10)
                 axes.set_ylim(bottom=floor)
             if column == 0:
-                axes.set_ylabel(_UNTIL[value], fontsize=8.5)
+                axes.set_ylabel(_SHOWN[value], fontsize=8.5)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(policies))
     return figure
 
