@@ -201,7 +201,7 @@ def draw_bars(table: pd.DataFrame) -> Figure:
     from mir2bench.evaluation.figures import PALETTE
 
     worlds, policies = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["policy"]))
-    known = [value for value in _SHOWN if table[value].notna().any()]  # not every family has a goal
+    known = [value for value in _SHOWN if table[value].count()]  # not every family has a goal
     figure = Figure(figsize=(10.0, 2.5 * len(known) + 1.0))
     panels = figure.subplots(len(known), 2, sharex=True, sharey="row", squeeze=False)
     width = 0.8 / len(policies)
