@@ -196,12 +196,14 @@ def tabulate(episodes: pd.DataFrame) -> pd.DataFrame:
 
 def draw_bars(table: pd.DataFrame) -> Figure:
     """Draw returns, gathering rates and times of every policy in every world, clean and attacked (paper, Fig. 6b)."""
+    import numpy as np
     from matplotlib.figure import Figure
 
     from mir2bench.evaluation.figures import PALETTE
 
     worlds, policies = list(dict.fromkeys(table["world"])), list(dict.fromkeys(table["policy"]))
-    known = [value for value in _SHOWN if table[value].count()]  # not every family has a goal
+    has_goal = np.isfinite(table["reached"].to_numpy(dtype=float)).any()
+    known = list(_SHOWN) if has_goal else ["return"]
     figure = Figure(figsize=(10.0, 2.5 * len(known) + 1.0))
     panels = figure.subplots(len(known), 2, sharex=True, sharey="row", squeeze=False)
     width = 0.8 / len(policies)
